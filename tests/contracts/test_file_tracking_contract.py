@@ -1,0 +1,404 @@
+"""What every blob store, file tracker and workspace store must do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+)
+
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
+from wtb_prefect.domain.identifiers import BlobId
+from wtb_prefect.domain.interfaces.file_tracking import BlobStore, FileTracker
+from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
+from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.file_tracking import LocalBlobStore, LocalFileTracker
+from wtb_prefect.infrastructure.workspace import FolderWorkspaces
+
+ABSENT = BlobId("0" * 64)
+BIG = 3 * (1 << 20) + 7
+
+
+def sha256(data: bytes) -> BlobId:
+    return BlobId(hashlib.sha256(data).hexdigest())
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+class BlobStoreContract:
+    """Subclass it and give a `store` fixture."""
+
+    @pytest.mark.parametrize("data", [b"", b"x", b"\0" * 4096, os.urandom(BIG)])
+    def test_gives_back_what_was_put_under_its_hash(
+        self, store: BlobStore, tmp_path: Path, data: bytes
+    ) -> None:
+        source = tmp_path / "source"
+        source.write_bytes(data)
+        assert store.put_file(source) == (sha256(data), len(data))
+        assert store.put_bytes(data) == sha256(data)
+        store.flush()
+        assert store.exists(sha256(data))
+        assert store.read(sha256(data)) == data
+        store.copy_to(sha256(data), tmp_path / "target")
+        assert (tmp_path / "target").read_bytes() == data
+
+    def test_a_missing_blob_is_named(self, store: BlobStore, tmp_path: Path) -> None:
+        assert not store.exists(ABSENT)
+        with pytest.raises(FileTrackingError, match=ABSENT):
+            store.read(ABSENT)
+        with pytest.raises(FileTrackingError, match=ABSENT):
+            store.copy_to(ABSENT, tmp_path / "target")
+        assert not (tmp_path / "target").exists()
+
+    def test_copying_never_replaces_a_file(self, store: BlobStore, tmp_path: Path) -> None:
+        blob = store.put_bytes(b"new")
+        store.flush()
+        target = tmp_path / "target"
+        target.write_bytes(b"old")
+        with pytest.raises(FileTrackingError, match="target"):
+            store.copy_to(blob, target)
+        assert target.read_bytes() == b"old"
+
+    def test_a_source_that_cannot_be_read_is_named(self, store: BlobStore, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "link").symlink_to("elsewhere")
+        for name in ("gone", "fifo", "link", "."):
+            with pytest.raises(FileTrackingError, match=str(tmp_path)):
+                store.put_file(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["", "..", "../../../../etc/passwd", "A" * 64, "0" * 63])
+    def test_what_is_no_hash_is_refused(self, store: BlobStore, name: str) -> None:
+        with pytest.raises(FileTrackingError):
+            store.read(BlobId(name))
+
+    def test_each_thread_finds_its_blobs_after_its_own_flush(self, store: BlobStore) -> None:
+        start = threading.Barrier(4)
+
+        def work(worker: int) -> None:
+            start.wait()
+            for number in range(30):
+                own = store.put_bytes(b"own %d %d" % (worker, number))
+                shared = store.put_bytes(b"shared %d" % number)
+                store.flush()
+                assert store.exists(own)
+                assert store.exists(shared)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+
+    def test_flush_covers_what_another_thread_put(self, store: BlobStore) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            blob = pool.submit(store.put_bytes, b"put elsewhere").result()
+        store.flush()
+        assert store.read(blob) == b"put elsewhere"
+
+
+class TestLocalBlobStore(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> BlobStore:
+        return LocalBlobStore(tmp_path / "store")
+
+
+class BlobStoreAgainstADict(RuleBasedStateMachine):
+    """Any sequence of calls, and of new starts, agrees with a dict."""
+
+    blobs: Bundle[BlobId] = Bundle("blobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = Path(self.folder.name)
+        self.store: BlobStore = LocalBlobStore(self.root / "store")
+        self.stored: dict[BlobId, bytes] = {}
+        self.pending: dict[BlobId, bytes] = {}
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(target=blobs, data=st.binary(max_size=40))
+    def put_bytes(self, data: bytes) -> BlobId:
+        blob = self.store.put_bytes(data)
+        assert blob == sha256(data)
+        self.pending[blob] = data
+        return blob
+
+    @rule(target=blobs, data=st.binary(max_size=40))
+    def put_file(self, data: bytes) -> BlobId:
+        source = self.root / "source"
+        source.write_bytes(data)
+        blob, size = self.store.put_file(source)
+        assert (blob, size) == (sha256(data), len(data))
+        self.pending[blob] = data
+        return blob
+
+    @rule()
+    def flush(self) -> None:
+        self.store.flush()
+        self.stored |= self.pending
+        self.pending.clear()
+
+    @rule()
+    def start_anew_without_flushing(self) -> None:
+        self.store = LocalBlobStore(self.root / "store")
+        self.pending.clear()
+
+    @precondition(lambda self: not self.pending)
+    @rule(blob=blobs)
+    def read(self, blob: BlobId) -> None:
+        if blob in self.stored:
+            assert self.store.read(blob) == self.stored[blob]
+        else:
+            with pytest.raises(FileTrackingError, match=blob):
+                self.store.read(blob)
+
+    @rule(blob=blobs)
+    def copy(self, blob: BlobId) -> None:
+        if blob in self.stored:
+            target = self.root / "target"
+            self.store.copy_to(blob, target)
+            assert target.read_bytes() == self.stored[blob]
+            target.unlink()
+
+    @invariant()
+    def holds_everything_that_was_flushed(self) -> None:
+        assert all(self.store.exists(blob) for blob in self.stored)
+
+
+TestBlobStoreAgainstADict = BlobStoreAgainstADict.TestCase
+TestBlobStoreAgainstADict.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None
+)
+
+_names = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12
+).filter(lambda name: name not in (".", ".."))
+_trees = st.dictionaries(
+    st.lists(_names, min_size=1, max_size=3).map("/".join), st.binary(max_size=30), max_size=6
+).filter(
+    lambda tree: (
+        not any(other.startswith(f"{path}/") for path in tree for other in tree if other != path)
+    )
+)
+
+
+class FileTrackerContract:
+    """Subclass it and give a `tracker` fixture."""
+
+    def test_a_missing_folder_is_an_empty_one(self, tracker: FileTracker, tmp_path: Path) -> None:
+        assert not tracker.snapshot(tmp_path / "missing", FileSnapshot()).files
+
+    def test_says_what_changed_and_what_went(self, tracker: FileTracker, tmp_path: Path) -> None:
+        write(tmp_path / "w", {"same": b"1", "edited": b"1", "deleted": b"1", "a/b/deep": b"1"})
+        before = tracker.snapshot(tmp_path / "w", FileSnapshot())
+        assert sorted(before.files) == ["a/b/deep", "deleted", "edited", "same"]
+        write(tmp_path / "w", {"edited": b"2", "new": b"3"})
+        (tmp_path / "w/deleted").unlink()
+        after = tracker.snapshot(tmp_path / "w", before)
+        changed, removed = after.changes_since(before.files)
+        assert [(m.path, m.blob_id, m.size) for m in changed] == [
+            ("edited", sha256(b"2"), 1),
+            ("new", sha256(b"3"), 1),
+        ]
+        assert removed == ("deleted",)
+
+    def test_an_untouched_folder_gives_an_equal_snapshot(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "w", {"a": b"1", "b/c": b"2"})
+        time.sleep(0.05)
+        first = tracker.snapshot(tmp_path / "w", FileSnapshot())
+        assert tracker.snapshot(tmp_path / "w", first) == first
+
+    def test_restores_contents_modes_and_links(self, tracker: FileTracker, tmp_path: Path) -> None:
+        source = tmp_path / "w"
+        write(source, {"script": b"#!", "a/b": b"2"})
+        (source / "script").chmod(0o755)
+        (source / "a/b").chmod(0o400)
+        (source / "to-file").symlink_to("a/b")
+        (source / "to-folder").symlink_to("a")
+        (source / "dangling").symlink_to("/no/such/place")
+        taken = tracker.snapshot(source, FileSnapshot())
+        assert taken.files["to-folder"].is_symlink
+        assert taken.files["script"].mode == 0o755
+        tracker.restore(taken.files, tmp_path / "copy")
+        assert contents(tmp_path / "copy") == contents(source)
+        assert tracker.snapshot(tmp_path / "copy", FileSnapshot()).files == taken.files
+        assert (tmp_path / "copy/dangling").readlink() == Path("/no/such/place")
+
+    @given(tree=_trees)
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    def test_any_tree_comes_back_as_it_was(
+        self, tracker: FileTracker, tree: dict[str, bytes]
+    ) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            mementos = {memento.path: memento for memento in tracker.store_texts(tree.items())}
+            restored = tracker.restore(mementos, Path(name) / "w")
+            assert contents(Path(name) / "w") == tree
+            assert tracker.snapshot(Path(name) / "w", FileSnapshot()).files == mementos
+            assert tracker.snapshot(Path(name) / "w", restored) == restored
+
+    def test_a_restored_folder_is_followed_from_there(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        files = {m.path: m for m in tracker.store_texts([("a", b"1"), ("b", b"1")])}
+        restored = tracker.restore(files, tmp_path / "w")
+        assert tracker.snapshot(tmp_path / "w", restored) == restored
+        write(tmp_path / "w", {"a": b"2"})
+        (tmp_path / "w/b").chmod(0o755)
+        changed, _ = tracker.snapshot(tmp_path / "w", restored).changes_since(files)
+        assert [(m.path, m.mode) for m in changed] == [("a", 0o644), ("b", 0o755)]
+
+    def test_a_folder_in_use_is_not_replaced(self, tracker: FileTracker, tmp_path: Path) -> None:
+        write(tmp_path / "w", {"mine": b"1"})
+        files = {m.path: m for m in tracker.store_texts([("a", b"1")])}
+        with pytest.raises(FileTrackingError, match="w"):
+            tracker.restore(files, tmp_path / "w")
+        assert contents(tmp_path / "w") == {"mine": b"1"}
+        assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == ["w"]
+
+    def test_an_empty_folder_is_filled(self, tracker: FileTracker, tmp_path: Path) -> None:
+        (tmp_path / "w").mkdir()
+        files = {m.path: m for m in tracker.store_texts([("a", b"1")])}
+        tracker.restore(files, tmp_path / "w")
+        assert contents(tmp_path / "w") == {"a": b"1"}
+
+
+class TestLocalFileTracker(FileTrackerContract):
+    @pytest.fixture
+    def tracker(self, tmp_path: Path) -> FileTracker:
+        return LocalFileTracker(LocalBlobStore(tmp_path / "store"))
+
+
+class WorkspaceStoreContract:
+    """Subclass it and give the fixtures `workspaces` and `start` (a file `a` holding `1`)."""
+
+    def test_nothing_is_made_before_it_is_asked_for(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "combination/case-1", start)
+        assert not workspace.is_made
+        assert workspace.snapshot() is None
+        folder = workspace.path()
+        assert workspace.is_made
+        assert contents(folder) == {"a": b"1"}
+        assert workspace.path() == folder
+
+    def test_a_snapshot_follows_the_folder(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "case", start)
+        write(workspace.path(), {"b": b"2"})
+        (workspace.path() / "a").unlink()
+        taken = workspace.snapshot()
+        assert taken is not None
+        assert {path: m.blob_id for path, m in taken.files.items()} == {"b": sha256(b"2")}
+
+    def test_executions_with_one_label_have_folders_of_their_own(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        first, second = (workspaces.open(f"e-{n}", "same/label", start).path() for n in (1, 2))
+        write(first, {"a": b"changed", "b": b"new"})
+        assert contents(second) == {"a": b"1"}
+
+    def test_an_earlier_attempt_is_replaced(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        write(workspaces.open("e-1", "case", start).path(), {"a": b"changed", "left/over": b"1"})
+        assert contents(workspaces.open("e-1", "case", start).path()) == {"a": b"1"}
+
+    def test_a_removed_workspace_is_gone(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "combination/case", start)
+        other = workspaces.open("e-2", "combination/case", start).path()
+        folder = workspace.path()
+        workspace.remove()
+        workspace.remove()
+        assert not folder.exists()
+        assert contents(other) == {"a": b"1"}
+
+    def test_a_folder_the_workflow_deleted_holds_nothing(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "case", start)
+        (workspace.path() / "a").unlink()
+        workspace.path().rmdir()
+        taken = workspace.snapshot()
+        assert taken is not None
+        assert not taken.files
+
+    def test_threads_that_ask_at_once_get_one_folder(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "case", start)
+        gate = threading.Barrier(8)
+
+        def ask(number: int) -> Path:
+            gate.wait()
+            folder = workspace.path()
+            write(folder, {f"by-{number}": b""})
+            return folder
+
+        with ThreadPoolExecutor(8) as pool:
+            folders = set(pool.map(ask, range(8)))
+        assert len(folders) == 1
+        assert len(contents(folders.pop())) == 9
+
+    def test_making_and_removing_neighbours_at_once(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        def make_and_remove(number: int) -> None:
+            for _ in range(25):
+                workspace = workspaces.open(f"e-{number}", "one/shared/parent/case", start)
+                assert contents(workspace.path()) == {"a": b"1"}
+                workspace.remove()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(make_and_remove, range(4)))
+
+
+class TestFolderWorkspaces(WorkspaceStoreContract):
+    @pytest.fixture
+    def tracker(self, tmp_path: Path) -> FileTracker:
+        return LocalFileTracker(LocalBlobStore(tmp_path / "store"))
+
+    @pytest.fixture
+    def workspaces(self, tmp_path: Path, tracker: FileTracker) -> Iterator[WorkspaceStore]:
+        yield FolderWorkspaces(tmp_path / "workspaces", tracker)
+        assert not list(tmp_path.rglob(".restoring-*"))
+
+    @pytest.fixture
+    def start(self, tracker: FileTracker) -> dict[str, FileMemento]:
+        return {memento.path: memento for memento in tracker.store_texts([("a", b"1")])}

@@ -1,0 +1,41 @@
+"""wtb-prefect: a workflow test bench for LangGraph that ships as a Prefect extension.
+
+Exports are lazy: importing the package loads neither Prefect, Ray nor LangGraph.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wtb_prefect.domain.batch_test import Case as Case
+    from wtb_prefect.errors import WTBError as WTBError
+    from wtb_prefect.infrastructure.workflow.body_context import (
+        current_workspace as current_workspace,
+    )
+    from wtb_prefect.sdk.test_bench import TestBench as TestBench
+    from wtb_prefect.sdk.workflow_project import WorkflowProject as WorkflowProject
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Case": "wtb_prefect.domain.batch_test",
+    "ExecutionStatus": "wtb_prefect.domain.execution",
+    "TestBench": "wtb_prefect.sdk.test_bench",
+    "WTBError": "wtb_prefect.errors",
+    "WorkflowProject": "wtb_prefect.sdk.workflow_project",
+    "WtbCheckpointStore": "wtb_prefect.api.blocks",
+    "batch_test": "wtb_prefect.api.flows",
+    "current_workspace": "wtb_prefect.infrastructure.workflow.body_context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,251 @@
+"""Chunks as Prefect tasks: the `SegmentRunner` of a flow, whatever its task runner is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+from uuid import UUID
+
+import httpx
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.futures import PrefectFuture
+from prefect.logging import get_logger
+from prefect.logging.handlers import APILogWorker
+from prefect.states import Crashed
+
+from wtb_prefect.domain.interfaces.segment_runner import (
+    Chunk,
+    ChunkResult,
+    WorkItem,
+)
+from wtb_prefect.errors import InfrastructureError
+
+DRAIN_SECONDS = 10.0
+# A task run's row appears when the server has recorded its first event: 0.5 to 3 s after the fact.
+RECONCILE_SECONDS = 15.0
+RECONCILE_PAUSE = 0.5
+CLOSE_SECONDS = 5.0
+
+logger = get_logger("wtb.segments")
+
+
+@runtime_checkable
+class CancellingTaskRunner(Protocol):
+    """A task runner that can end running tasks (Prefect's own runners cannot)."""
+
+    def cancel(self, future: PrefectFuture[Any]) -> None:
+        """Ends the task at once, running or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    number: int
+    chunk: Chunk
+    future: PrefectFuture[dict[str, Any]]
+
+
+class PrefectSegmentRunner:
+    """Runs chunks as task runs of the current flow run, on the flow's task runner.
+
+    Args:
+        task: a sync task `(..., chunk: dict) -> dict`; its result is what `result_to_json` gives.
+        parameters: the task's other parameters, the same for every chunk.
+        slots: how many chunks run at once.
+    """
+
+    def __init__(
+        self, task: Task[..., dict[str, Any]], *, parameters: Mapping[str, Any], slots: int
+    ) -> None:
+        # Our ledger decides what runs again; with caching on, equal inputs give an old result.
+        self._task = task.with_options(retries=0, cache_policy=NO_CACHE)
+        self._parameters = dict(parameters)
+        self._slots = slots
+        self._count = 0
+        self._unfinished: dict[UUID, _Submitted] = {}
+        self._done: asyncio.Queue[_Submitted] = asyncio.Queue()
+        self._reconciler = TaskRunReconciler()
+
+    @property
+    def slots(self) -> int:
+        """How many chunks run at once."""
+        return self._slots
+
+    @property
+    def in_flight(self) -> int:
+        """How many chunks were submitted and not yet returned."""
+        return len(self._unfinished)
+
+    def submit(self, chunk: Chunk) -> None:
+        """Starts a chunk as a task run. Call it on the event loop that awaits the results."""
+        self._count += 1
+        items = len(chunk.items)
+        name = f"segments {self._count} ({items} item{'' if items == 1 else 's'})"
+        future = self._task.with_options(task_run_name=name).submit(
+            **self._parameters, chunk=chunk_to_json(chunk)
+        )
+        submitted = _Submitted(self._count, chunk, future)
+        self._unfinished[future.task_run_id] = submitted
+        loop = asyncio.get_running_loop()
+
+        def tell(_: PrefectFuture[dict[str, Any]]) -> None:
+            # Called in a thread of Ray or of the pool, perhaps after the loop was closed.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._done.put_nowait, submitted)
+
+        future.add_done_callback(tell)
+
+    async def next_result(self) -> ChunkResult:
+        """The next finished chunk's result; a lost worker's items come back as `lost`."""
+        if not self._unfinished:
+            raise InfrastructureError("next_result() was called with no chunk in flight")
+        submitted = await self._done.get()
+        del self._unfinished[submitted.future.task_run_id]
+        return await asyncio.to_thread(self._result, submitted)
+
+    def close(self) -> None:
+        """Ends what still runs and sets its task runs to Crashed; at most about 10 s. Call it in a
+        `finally`: after an ordinary end it only waits for what is being reconciled."""
+        self._cancel([submitted.future for submitted in self._unfinished.values()])
+        for submitted in self._unfinished.values():
+            self._reconciler.crashed(
+                submitted.future.task_run_id, "stopped: the batch ended before this chunk did"
+            )
+        self._unfinished.clear()
+        self._reconciler.close()
+
+    def _cancel(self, futures: list[PrefectFuture[dict[str, Any]]]) -> None:
+        context = FlowRunContext.get()
+        task_runner = context.task_runner if context else None
+        if not futures or not isinstance(task_runner, CancellingTaskRunner):
+            return
+        for future in futures:
+            task_runner.cancel(future)
+        # States of a task that still ends by itself must reach the server before ours does.
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for future in futures:
+            future.wait(max(0.0, deadline - time.monotonic()))
+
+    def _result(self, submitted: _Submitted) -> ChunkResult:
+        state = _final_state(submitted.future)
+        if state.is_crashed():
+            reason = state.message or state.name or "no reason given"
+            self._reconciler.crashed(submitted.future.task_run_id, reason)
+            return self._lost(submitted, reason)
+        answer: Any = submitted.future.result(raise_on_failure=False)
+        if isinstance(answer, InfrastructureError | ConnectionError):
+            return self._lost(submitted, f"{type(answer).__name__}: {answer}")
+        if isinstance(answer, BaseException):
+            raise answer
+        return result_from_json(answer)
+
+    def _lost(self, submitted: _Submitted, reason: str) -> ChunkResult:
+        logger.warning("Chunk %s was lost: %s", submitted.number, reason)
+        return ChunkResult(lost=submitted.chunk.items, lost_reason=reason)
+
+
+def _final_state(future: PrefectFuture[Any]) -> State[Any]:
+    try:
+        future.wait()
+    except Exception as error:  # noqa: BLE001 - the pool failed, not the task: the chunk is lost
+        return Crashed(message=f"{type(error).__name__}: {error}")
+    return future.state
+
+
+class TaskRunReconciler:
+    """Sets task runs of dead workers to Crashed: nobody else does, they stay Running for ever.
+
+    It works beside the batch, for a bounded time each, and never fails it.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="wtb-reconcile")
+        self._pending: list[Future[None]] = []
+        self._hurry = threading.Event()
+
+    def crashed(self, task_run_id: UUID, reason: str) -> None:
+        """Sets the task run to Crashed on the server, soon."""
+        # The copied context carries Prefect's settings (the server's address) into the thread.
+        self._pending.append(
+            self._pool.submit(copy_context().run, self._set_crashed, task_run_id, reason)
+        )
+
+    def close(self) -> None:
+        """Waits for what is under way, bounded."""
+        wait(self._pending, timeout=CLOSE_SECONDS)
+        self._hurry.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _set_crashed(self, task_run_id: UUID, reason: str) -> None:
+        deadline = time.monotonic() + RECONCILE_SECONDS
+        trouble: Exception | None = None
+        while time.monotonic() < deadline and not self._hurry.is_set():
+            try:
+                _force_crashed(task_run_id, reason)
+                return
+            except ObjectNotFound:
+                trouble = None  # a task that never started has no row: nothing is shown as Running
+            except (httpx.HTTPError, PrefectException) as error:
+                trouble = error
+            self._hurry.wait(RECONCILE_PAUSE)
+        if trouble:
+            logger.warning("Task run %s is not set to Crashed: %s", task_run_id, trouble)
+
+
+def _force_crashed(task_run_id: UUID, reason: str) -> None:
+    with get_client(sync_client=True, httpx_settings={"timeout": CLOSE_SECONDS}) as client:
+        client.set_task_run_state(task_run_id, Crashed(message=reason), force=True)
+
+
+def drain_worker_queues(seconds: float = DRAIN_SECONDS) -> None:
+    """Sends the logs and events that this process has queued, and waits for it, bounded.
+
+    Nothing else does that in a Ray worker: what is queued when Ray stops the worker is lost (2 of
+    65 log lines in a run of 45 tasks). The services start again by themselves with the next log or
+    event. Call it outside an event loop.
+    """
+    deadline = time.monotonic() + seconds
+    for service in (EventsWorker, APILogWorker):
+        drained = service.drain_all(timeout=max(0.1, deadline - time.monotonic()))
+        if asyncio.iscoroutine(drained):
+            drained.close()
+            raise RuntimeError("drain_worker_queues() was called on an event loop")
+
+
+def chunk_to_json(chunk: Chunk) -> dict[str, Any]:
+    """The chunk as JSON values: the `chunk` parameter of the task."""
+    return {"items": [item.to_json() for item in chunk.items], "return_forks": chunk.return_forks}
+
+
+def chunk_from_json(data: Mapping[str, Any]) -> Chunk:
+    """The chunk from what `chunk_to_json` gave."""
+    items = tuple(WorkItem.from_json(item) for item in data["items"])
+    return Chunk(items=items, return_forks=data["return_forks"])
+
+
+def result_to_json(result: ChunkResult) -> dict[str, Any]:
+    """The result as JSON values: what the task returns."""
+    return asdict(result)
+
+
+def result_from_json(data: Mapping[str, Any]) -> ChunkResult:
+    """The result from what `result_to_json` gave."""
+    return ChunkResult(
+        remaining=tuple(WorkItem.from_json(item) for item in data["remaining"]),
+        lost=tuple(WorkItem.from_json(item) for item in data["lost"]),
+        lost_reason=data["lost_reason"],
+        node_executions=data["node_executions"],
+    )

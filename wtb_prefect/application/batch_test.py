@@ -1,0 +1,73 @@
+"""A batch test from request to closed books, whichever runner carries its stretches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wtb_prefect.application.commit_base_workspace import commit_base_workspace
+from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
+from wtb_prefect.application.run_batch import (
+    BatchRun,
+    claim_batch,
+    close_batch,
+    register_batch,
+    root_items,
+    run_items,
+)
+from wtb_prefect.application.session import BatchScope, Session
+from wtb_prefect.domain.batch_test import BatchStatus
+from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
+
+MakeRunner = Callable[[BatchScope], SegmentRunner]
+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchEnd:
+    """How a batch test ended, and the node bodies this run of it really called."""
+
+    plan: BatchPlan
+    status: BatchStatus
+    node_executions: int
+
+
+def plan_request(request: BatchRequest, session: Session) -> BatchPlan:
+    """The plan of a request, against the base workspace as it is now."""
+    base = commit_base_workspace(session)
+    return plan_batch(request, session, base.commit_id if base else None)
+
+
+def register_request(request: BatchRequest, session: Session) -> BatchPlan:
+    """Checks a request and stores it in the ledger under its batch id."""
+    base = commit_base_workspace(session)
+    plan = plan_batch(request, session, base.commit_id if base else None)
+    register_batch(plan, base, session)
+    return plan
+
+
+async def run_batch_test(
+    request: BatchRequest, session: Session, make_runner: MakeRunner, run: BatchRun
+) -> BatchEnd:
+    """Plans, claims, runs and closes one batch test.
+
+    Whatever ends it early (Ctrl-C, a lost database, a cancelled flow) leaves a ledger from which
+    the same request goes on: finished stretches stay finished, others resume at their last record.
+    """
+    base = commit_base_workspace(session)
+    plan = plan_batch(request, session, base.commit_id if base else None)
+    scope = claim_batch(plan, base, run, session)
+    bodies = 0
+    status: BatchStatus | None = BatchStatus.FAILED
+    try:
+        items = root_items(plan)
+        if items:
+            bodies = await run_items(items, make_runner(scope), plan, session)
+        status = None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        status = BatchStatus.INTERRUPTED
+        raise
+    finally:
+        final = close_batch(plan, session, bodies, status)
+    return BatchEnd(plan=plan, status=final, node_executions=bodies)

@@ -1,0 +1,107 @@
+"""Cases in and out of the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wtb_prefect.application.session import PreparedCase, Session
+from wtb_prefect.domain.batch_test import Case, StoredCase
+from wtb_prefect.domain.file_processing import FileCommit, FileMemento, commit_id_of
+from wtb_prefect.domain.identifiers import digest
+from wtb_prefect.errors import NotFoundError
+
+
+def case_fingerprint(session: Session, case: Case) -> str:
+    """Digest of everything in a case that its answer may depend on (tags and metadata do not)."""
+    _, payload = session.codec.dump({"state": dict(case.state), "expected": case.expected})
+    files = [[path, _content_id(content)] for path, content in sorted(case.files.items())]
+    return digest("case", hashlib.sha256(payload).hexdigest(), files)
+
+
+def store_case(
+    session: Session, batch_id: str, position: int, case: Case, base_commit: str | None
+) -> tuple[StoredCase, FileCommit | None]:
+    """A case as the ledger keeps it, and the commit that adds its files to the base workspace."""
+    commit = _case_files(session, case, base_commit)
+    files = commit.changed if commit else ()
+    payload = {
+        "state": dict(case.state),
+        "expected": case.expected,
+        "tags": list(case.tags),
+        "metadata": dict(case.metadata),
+        "files": [[m.path, m.blob_id, m.size, m.mode] for m in files],
+        "commit_id": commit.commit_id if commit else base_commit,
+    }
+    encoding, data = session.codec.dump(payload)
+    stored = StoredCase(
+        batch_id=batch_id,
+        case_id=case.id,
+        position=position,
+        fingerprint=case_fingerprint(session, case),
+        encoding=encoding,
+        payload=data,
+    )
+    return stored, commit
+
+
+def load_cases(session: Session, batch_id: str) -> list[Case]:
+    """All cases of a stored batch, in order; their files are references to stored contents."""
+    with session.open_uow() as uow:
+        stored = uow.cases.list(batch_id)
+    return [_case(s.case_id, session.codec.load(s.encoding, s.payload)) for s in stored]
+
+
+def load_case(session: Session, batch_id: str, case_id: str) -> PreparedCase:
+    """A stored case. Raises `NotFoundError` if the batch has none of that id."""
+    with session.open_uow() as uow:
+        stored = uow.cases.get(batch_id, case_id)
+        if stored is None:
+            raise NotFoundError("case", case_id, [found.case_id for found in uow.cases.list(batch_id)])
+    data = session.codec.load(stored.encoding, stored.payload)
+    return PreparedCase(case=_case(case_id, data), fingerprint=stored.fingerprint, commit_id=data["commit_id"])
+
+
+def _case(case_id: str, data: Mapping[str, Any]) -> Case:
+    return Case(
+        id=case_id,
+        state=data["state"],
+        expected=data["expected"],
+        files={
+            path: FileMemento(path=path, blob_id=blob, size=size, mode=mode)
+            for path, blob, size, mode in data["files"]
+        },
+        tags=tuple(data["tags"]),
+        metadata=data["metadata"],
+    )
+
+
+def _case_files(session: Session, case: Case, base_commit: str | None) -> FileCommit | None:
+    if not case.files:
+        return None
+    known = tuple(c for c in case.files.values() if isinstance(c, FileMemento))
+    fresh = [(p, _bytes(c)) for p, c in case.files.items() if not isinstance(c, FileMemento)]
+    stored = session.tracker.store_texts(fresh) if fresh else ()
+    changed = tuple(sorted((*known, *stored), key=lambda memento: memento.path))
+    return FileCommit(
+        commit_id=commit_id_of(base_commit, changed, ()),
+        parent_id=base_commit,
+        execution_id=None,
+        changed=changed,
+        removed=(),
+        created_at=session.clock.now(),
+    )
+
+
+def _content_id(content: Any) -> str:
+    if isinstance(content, FileMemento):
+        return content.blob_id
+    return hashlib.sha256(_bytes(content)).hexdigest()
+
+
+def _bytes(content: Any) -> bytes:
+    if isinstance(content, Path):
+        return content.read_bytes()
+    return content.encode() if isinstance(content, str) else bytes(content)

@@ -1,0 +1,319 @@
+"""What a request would run: its cells, what the ledger has of them, what is stale and why."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wtb_prefect.application.load_case import case_fingerprint, load_cases
+from wtb_prefect.application.matrix import Matrix, expand_matrix
+from wtb_prefect.application.read_cases import Cases, read_cases
+from wtb_prefect.application.session import Session, cell_id_of
+from wtb_prefect.domain.batch_test import BatchCell, Case, VariantCombination
+from wtb_prefect.domain.execution import ExecutionStatus
+from wtb_prefect.domain.identifiers import digest, stable_id
+from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow
+from wtb_prefect.errors import InvalidInputError, NotFoundError, StateError
+
+_SHORT = 16
+"""Characters of a fingerprint kept per cell: 64 bits tell versions of one thing apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """What a user asks for.
+
+    `batch_id` None: made from the request itself. `reuse` is the name within which cells with equal
+    fingerprints answer each other: the project, unless the user named the batch; a batch with a
+    name of its own makes its own draws.
+    """
+
+    matrix: Matrix | None
+    cases: Cases
+    repeats: int = 1
+    share_prefixes: bool = True
+    batch_id: str | None = None
+    reuse: str | None = None
+
+
+class CellState(StrEnum):
+    """What the ledger says of a planned cell."""
+
+    NEW = "new"
+    DONE = "done"
+    ADOPTED = "adopted"
+    FAILED = "failed"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """A cell, what the ledger has of it, and for a stale one what changed since."""
+
+    cell: BatchCell
+    state: CellState
+    changed: tuple[str, ...] = ()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether running the plan runs this cell."""
+        return self.state in (CellState.NEW, CellState.STALE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeShare:
+    """How often a node runs per case and repeat: once per group of combinations that agree so far.
+
+    An estimate from the graph alone: branches not taken run less, loops more.
+    """
+
+    node: str
+    runs: int
+    unshared_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlan:
+    """A checked request: nothing of it can fail on a name or a shape any more."""
+
+    batch_id: str
+    workflow: TestWorkflow
+    combinations: tuple[VariantCombination, ...]
+    cases: tuple[Case, ...]
+    repeats: int
+    cells: tuple[PlannedCell, ...]
+    shares: tuple[NodeShare, ...]
+    unshared_reasons: tuple[str, ...]
+    base_commit: str | None
+    reuse: str
+
+    @property
+    def counts(self) -> Mapping[CellState, int]:
+        """Cells by state; every state is there."""
+        found = Counter(cell.state for cell in self.cells)
+        return {state: found.get(state, 0) for state in CellState}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether prefixes will be shared."""
+        return not self.unshared_reasons
+
+    @property
+    def stale_reasons(self) -> Mapping[str, int]:
+        """What changed -> number of cells it made stale."""
+        return Counter(name for cell in self.cells for name in cell.changed)
+
+
+def plan_batch(request: BatchRequest, session: Session, base_commit: str | None) -> BatchPlan:
+    """Checks a request and compares it with the ledger. Runs nothing, writes nothing.
+
+    Raises:
+        InvalidInputError, NotFoundError, StateError: the first thing wrong with the request.
+    """
+    workflow = session.engine.describe()
+    names: dict[str, list[str]] = defaultdict(list)
+    for variant in session.project.variants:
+        names[variant.node].append(variant.name)
+    combinations = expand_matrix(request.matrix, workflow.node_names(), names)
+    if not isinstance(request.repeats, int) or request.repeats < 1:
+        raise InvalidInputError(f"repeats is {request.repeats!r}; at least 1 is needed")
+    cases = read_cases(request.cases)
+    _check_states(cases, session)
+    batch_id = request.batch_id or _batch_id(session, combinations, cases, request.repeats)
+    reuse = request.reuse or request.batch_id or session.project.name
+    identity = _Identity.of(session, workflow, base_commit)
+    cells = [
+        _cell(batch_id, reuse, combination, case, fingerprint, repeat, identity)
+        for case, fingerprint in [(case, case_fingerprint(session, case)) for case in cases]
+        for repeat in range(request.repeats)
+        for combination in combinations
+    ]
+    varying = varying_nodes(combinations)
+    reasons = session.engine.unshared_reasons(varying)
+    if not request.share_prefixes:
+        reasons = ("sharing is turned off (share_prefixes=False)",)
+    return BatchPlan(
+        batch_id=batch_id,
+        workflow=workflow,
+        combinations=combinations,
+        cases=cases,
+        repeats=request.repeats,
+        cells=tuple(_compare(cells, batch_id, session)),
+        shares=_shares(workflow, combinations, shared=not reasons),
+        unshared_reasons=reasons,
+        base_commit=base_commit,
+        reuse=reuse,
+    )
+
+
+def stored_request(batch_id: str, session: Session) -> BatchRequest:
+    """The request of a batch as the ledger has it. Raises `NotFoundError` for an unknown id."""
+    with session.open_uow() as uow:
+        batch = uow.batch_tests.get(batch_id)
+        if batch is None:
+            known = uow.batch_tests.list(session.project.workflow_id)
+            raise NotFoundError("batch", batch_id, [found.batch_id for found in known])
+    wanted = batch.request["cases"]
+    cases = {case.id: case for case in load_cases(session, batch_id)}
+    return BatchRequest(
+        matrix=batch.request["combinations"],
+        cases=[cases[case_id] for case_id in wanted],
+        repeats=batch.request["repeats"],
+        share_prefixes=batch.request["share_prefixes"],
+        batch_id=batch_id,
+        reuse=batch.request["reuse"],
+    )
+
+
+def varying_nodes(combinations: Sequence[VariantCombination]) -> tuple[str, ...]:
+    """The nodes whose variant is not the same in all combinations."""
+    nodes = sorted({node for combination in combinations for node, _ in combination.choices})
+    return tuple(n for n in nodes if len({c.variant_of(n) for c in combinations}) > 1)
+
+
+def _check_states(cases: Sequence[Case], session: Session) -> None:
+    for case in cases:
+        try:
+            session.engine.check_input(case.state)
+        except StateError as exc:
+            raise StateError(f"case {case.id!r}: {exc}") from exc
+
+
+def _batch_id(
+    session: Session, combinations: Sequence[VariantCombination], cases: Sequence[Case], repeats: int
+) -> str:
+    names = sorted(combination.name for combination in combinations)
+    return stable_id(
+        "batch", session.project.name, names, sorted(case.id for case in cases), repeats
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identity:
+    """Fingerprints that do not depend on case or combination, and those of all variants."""
+
+    fixed: Mapping[str, str]
+    nodes: Mapping[tuple[str, str], str]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(session: Session, workflow: TestWorkflow, base_commit: str | None) -> _Identity:
+        fixed = {"graph": workflow.fingerprint, "base workspace": base_commit or "none"}
+        for name, fingerprint in session.evaluator_fingerprints.items():
+            fixed[f"evaluator {name}"] = fingerprint
+        engine = session.engine
+        nodes = {
+            (node.name, ORIGINAL): engine.variant_fingerprint(node.name, ORIGINAL)
+            for node in workflow.nodes
+        }
+        for variant in session.project.variants:
+            key = (variant.node, variant.name)
+            nodes[key] = engine.variant_fingerprint(*key)
+        return _Identity(fixed=fixed, nodes=nodes, names=workflow.node_names())
+
+
+def _cell(
+    batch_id: str,
+    reuse: str,
+    combination: VariantCombination,
+    case: Case,
+    case_fp: str,
+    repeat: int,
+    identity: _Identity,
+) -> BatchCell:
+    chosen = dict(combination.choices)
+    prints = {f"node {n}": identity.nodes[n, chosen.get(n, ORIGINAL)] for n in identity.names}
+    full = {**identity.fixed, **prints, "case": case_fp}
+    return BatchCell(
+        cell_id=cell_id_of(batch_id, case.id, repeat, combination.name),
+        batch_id=batch_id,
+        combination=combination.name,
+        case_id=case.id,
+        repeat=repeat,
+        key=digest("cell", reuse, case.id, repeat, combination.name, full),
+        fingerprints={name: value[:_SHORT] for name, value in full.items()},
+    )
+
+
+def _compare(cells: Sequence[BatchCell], batch_id: str, session: Session) -> list[PlannedCell]:
+    with session.open_uow() as uow:
+        recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
+        unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
+        elsewhere = uow.cells.find_completed(unknown)
+    return [_planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key)) for cell in cells]
+
+
+def _is_reusable(cell: BatchCell) -> bool:
+    """Code that captures something without a readable value is not reused across batches."""
+    return not any(value.startswith("?") for value in cell.fingerprints.values())
+
+
+def _planned(
+    cell: BatchCell, recorded: BatchCell | None, elsewhere: BatchCell | None
+) -> PlannedCell:
+    if recorded is None:
+        if elsewhere is None:
+            return PlannedCell(cell=cell, state=CellState.NEW)
+        return PlannedCell(cell=_answered(cell, elsewhere), state=CellState.ADOPTED)
+    if not recorded.status.is_final:
+        return PlannedCell(cell=cell, state=CellState.NEW)
+    if recorded.key == cell.key:
+        done = recorded.status is ExecutionStatus.COMPLETED
+        return PlannedCell(cell=recorded, state=CellState.DONE if done else CellState.FAILED)
+    changed = tuple(
+        name
+        for name in sorted({*recorded.fingerprints, *cell.fingerprints})
+        if recorded.fingerprints.get(name) != cell.fingerprints.get(name)
+    )
+    return PlannedCell(cell=cell, state=CellState.STALE, changed=changed)
+
+
+def _answered(cell: BatchCell, other: BatchCell) -> BatchCell:
+    return BatchCell(
+        cell_id=cell.cell_id,
+        batch_id=cell.batch_id,
+        combination=cell.combination,
+        case_id=cell.case_id,
+        repeat=cell.repeat,
+        key=cell.key,
+        fingerprints=cell.fingerprints,
+        status=other.status,
+        execution_id=other.execution_id,
+        adopted_from=other.batch_id,
+        unshared_reason=other.unshared_reason,
+    )
+
+
+def _shares(
+    workflow: TestWorkflow, combinations: Sequence[VariantCombination], *, shared: bool
+) -> tuple[NodeShare, ...]:
+    varying = set(varying_nodes(combinations))
+    before = _ancestors(workflow)
+    result = []
+    for node in workflow.node_names():
+        depends = sorted(varying & (before[node] | {node}))
+        groups = {tuple(c.variant_of(other) for other in depends) for c in combinations}
+        runs = len(groups) if shared else len(combinations)
+        result.append(NodeShare(node=node, runs=runs, unshared_runs=len(combinations)))
+    return tuple(result)
+
+
+def _ancestors(workflow: TestWorkflow) -> dict[str, set[str]]:
+    """Nodes that may run before each node, by any path."""
+    targets: dict[str, set[str]] = defaultdict(set)
+    for edge in workflow.edges:
+        targets[edge.source].add(edge.target)
+    before: dict[str, set[str]] = {node: set() for node in workflow.node_names()}
+    for start in workflow.node_names():
+        stack, seen = list(targets[start]), set[str]()
+        while stack:
+            node = stack.pop()
+            if node in seen or node not in before:
+                continue
+            seen.add(node)
+            before[node].add(start)
+            stack.extend(itertools.chain(targets[node]))
+    return before

@@ -1,0 +1,100 @@
+"""Looking back along an execution: checkpoints, files and the code that ran, over its lineage."""
+
+from __future__ import annotations
+
+from wtb_prefect.domain.checkpoint import Checkpoint, ExecutionHistory
+from wtb_prefect.domain.execution import Execution
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileMemento
+from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
+from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.errors import NotFoundError
+
+
+def find_execution(uow: UnitOfWork, workflow_id: str, asked: str) -> Execution:
+    """The execution of an id, or of its unambiguous beginning. Raises `NotFoundError`."""
+    exact = uow.executions.get(asked)
+    if exact is not None:
+        return exact
+    every = uow.executions.list(workflow_id=workflow_id)
+    found = [e for e in every if asked and e.execution_id.startswith(asked)]
+    if len(found) != 1:
+        raise NotFoundError("execution", asked, [e.execution_id for e in every])
+    return found[0]
+
+
+def read_history(open_uow: OpenUnitOfWork, execution_id: str) -> ExecutionHistory:
+    """All checkpoints behind an execution, oldest first, those of its shared prefixes included."""
+    with open_uow() as uow:
+        line = _line(uow, execution_id)
+        links = [
+            link
+            for execution in line
+            for link in uow.checkpoint_files.list(execution.execution_id)
+            if not link.pending
+        ]
+    # A fork begins with a copy of its parent's last checkpoint: shown once, as the parent's.
+    seen: dict[str, CheckpointFileLink] = {}
+    for link in links:
+        seen.setdefault(link.checkpoint_id, link)
+    ordered = list(seen.values())
+    following = [link.nodes for link in ordered[1:]] + [line[-1].next_nodes]
+    return ExecutionHistory(
+        execution_id=line[-1].execution_id,
+        checkpoints=tuple(
+            Checkpoint(
+                checkpoint_id=link.checkpoint_id,
+                execution_id=link.execution_id,
+                step=link.step,
+                nodes=link.nodes,
+                next=after,
+                created_at=link.created_at,
+                file_commit_id=link.commit_id,
+                parent_id=link.parent_checkpoint_id,
+            )
+            for link, after in zip(ordered, following, strict=True)
+        ),
+    )
+
+
+def read_boundaries(open_uow: OpenUnitOfWork, execution_id: str) -> list[NodeBoundary]:
+    """Every visit of a node behind an execution, in order, those of its prefixes included."""
+    with open_uow() as uow:
+        line = _line(uow, execution_id)
+        found = uow.node_boundaries.list_many([e.execution_id for e in line])
+    return [boundary for e in line for boundary in found.get(e.execution_id, [])]
+
+
+def read_files(
+    open_uow: OpenUnitOfWork, execution_id: str, checkpoint_id: str | None
+) -> dict[str, FileMemento]:
+    """The files of an execution now, or as of one of its checkpoints.
+
+    Raises:
+        NotFoundError: unknown execution, or a checkpoint that is not behind it.
+    """
+    history = read_history(open_uow, execution_id)
+    with open_uow() as uow:
+        if checkpoint_id is None:
+            commit_id = _line(uow, execution_id)[-1].commit_id
+        else:
+            commit_id = checkpoint_of(history, checkpoint_id).file_commit_id
+        return uow.file_commits.tree(commit_id) if commit_id is not None else {}
+
+
+def checkpoint_of(history: ExecutionHistory, checkpoint_id: str) -> Checkpoint:
+    """A checkpoint of a history. Raises `NotFoundError` naming those that exist."""
+    found = history.get(checkpoint_id)
+    if found is None:
+        raise NotFoundError(
+            f"checkpoint of execution {history.execution_id}",
+            checkpoint_id,
+            [c.checkpoint_id for c in history.checkpoints],
+        )
+    return found
+
+
+def _line(uow: UnitOfWork, execution_id: str) -> list[Execution]:
+    line = uow.executions.lineage(execution_id)
+    if not line:
+        raise NotFoundError("execution", execution_id)
+    return line

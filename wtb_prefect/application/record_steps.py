@@ -1,0 +1,291 @@
+"""Recording an execution: one ledger transaction per super-step, files before rows.
+
+The order of every record is blobs durable -> checkpoint (or pending writes) -> one transaction
+with execution, boundary, file and outbox rows. A crash between two of them leaves the ledger
+behind the stores, never ahead, and resuming rewinds the stores to what the ledger says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from wtb_prefect.domain.execution import Execution, NodeFailure
+from wtb_prefect.domain.file_processing import (
+    CheckpointFileLink,
+    FileCommit,
+    FileMemento,
+    commit_id_of,
+)
+from wtb_prefect.domain.identifiers import CheckpointId, stable_id
+from wtb_prefect.domain.interfaces.clock import Clock
+from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
+from wtb_prefect.domain.interfaces.workflow_engine import TaskStart
+from wtb_prefect.domain.interfaces.workspace import Workspace
+from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
+from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType
+from wtb_prefect.domain.workflow import ORIGINAL
+
+
+@dataclass(slots=True)
+class _Visit:
+    """A node of the current super-step."""
+
+    node: str
+    replayed: bool
+    started_at: datetime
+    started: float
+    calls: int = 0
+    duration: float = 0.0
+    usage: tuple[int, int] = (0, 0)
+    finished: bool = False
+    saved: bool = False
+    error: NodeFailure | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an execution spent since this recorder began."""
+
+    bodies: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(slots=True)
+class StepRecorder:
+    """The `StepObserver` of one execution.
+
+    `tree` is what the workspace held at the last commit; `fingerprint` gives the identity of a
+    node's code under the execution's choices.
+    """
+
+    execution: Execution
+    workspace: Workspace
+    tree: Mapping[str, FileMemento]
+    open_uow: OpenUnitOfWork
+    clock: Clock
+    fingerprint: Callable[[str, str], str]
+    sequence: int = 0
+    unsaved_execution: bool = True
+    spent: Usage = field(default_factory=Usage)
+    failed: NodeFailure | None = None
+    head: CheckpointId | None = field(init=False)
+    step: int = field(init=False)
+    commit_id: str | None = field(init=False)
+    _visits: dict[str, _Visit] = field(default_factory=dict)
+    _uncounted: int = 0
+    _bodies_lock: threading.Lock = field(default_factory=threading.Lock)
+    _commit: FileCommit | None = None
+
+    def __post_init__(self) -> None:
+        self.head = self.execution.head
+        self.step = self.execution.step
+        self.commit_id = self.execution.commit_id
+
+    def task_started(self, task: TaskStart) -> None:
+        """See `StepObserver.task_started`."""
+        self._visits[task.task_id] = _Visit(
+            task.node, task.replayed, self.clock.now(), self.clock.elapsed()
+        )
+
+    def body_called(self, task_id: str) -> None:
+        """See `StepObserver.body_called`; sync nodes call from threads."""
+        with self._bodies_lock:
+            self._uncounted += 1
+            if (visit := self._visits.get(task_id)) is not None:
+                visit.calls += 1
+
+    async def task_finished(self, task_id: str, usage: tuple[int, int]) -> bool:
+        """See `StepObserver.task_finished`."""
+        visit = self._visits.get(task_id)
+        if visit is None:  # LangGraph's own writes for the input, not a node's
+            return True
+        self._end(visit)
+        visit.usage = usage
+        self.spent.input_tokens += usage[0]
+        self.spent.output_tokens += usage[1]
+        running = [other for other in self._visits.values() if not other.replayed]
+        if len(running) == 1:
+            return False
+        await self.checkpoint_coming()
+        return True
+
+    def task_saved(self, task_id: str) -> None:
+        """See `StepObserver.task_saved`: files and boundary belong to the pending writes now."""
+        visit = self._visits.get(task_id)
+        if visit is None or self.head is None:
+            return
+        with self.open_uow(write=True) as uow:
+            self._begin(uow)
+            uow.node_boundaries.save_many([self._boundary(task_id, visit, None)])
+            self._write_files(uow, self.head, None, pending=True)
+            self._advance(uow)
+            uow.commit()
+        visit.saved = True
+
+    def task_failed(self, task_id: str, error: NodeFailure) -> None:
+        """See `StepObserver.task_failed`; the row is written when the execution ends."""
+        visit = self._visits.get(task_id)
+        if visit is None:
+            return
+        self._end(visit)
+        visit.error = NodeFailure(
+            node=visit.node, type=error.type, message=error.message, traceback=error.traceback
+        )
+        self.failed = visit.error
+
+    async def checkpoint_coming(self) -> None:
+        """See `StepObserver.checkpoint_coming`."""
+        if not self.workspace.is_made:
+            return
+        # Hashing many or large files would hold up every other execution of this process.
+        snapshot = await asyncio.to_thread(self.workspace.snapshot)
+        if snapshot is None:
+            return
+        changed, removed = snapshot.changes_since(self.tree)
+        if changed or removed:
+            self._commit = FileCommit(
+                commit_id=commit_id_of(self.commit_id, changed, removed),
+                parent_id=self.commit_id,
+                execution_id=self.execution.execution_id,
+                changed=changed,
+                removed=removed,
+                created_at=self.clock.now(),
+            )
+            self.tree = snapshot.files
+
+    def checkpoint_saved(
+        self, checkpoint_id: CheckpointId, parent_id: CheckpointId | None, step: int
+    ) -> None:
+        """See `StepObserver.checkpoint_saved`: the super-step's transaction."""
+        with self.open_uow(write=True) as uow:
+            self._begin(uow)
+            self._write_boundaries(uow, checkpoint_id)
+            self._write_files(uow, checkpoint_id, parent_id, pending=False, step=step)
+            self.head, self.step = checkpoint_id, step
+            self._advance(uow)
+            uow.commit()
+        self._visits.clear()
+
+    def write_failures(self, uow: UnitOfWork) -> None:
+        """Adds the boundaries of visits that ended in an error, within the caller's transaction."""
+        self._begin(uow)
+        failed = [
+            self._boundary(task_id, visit, None)
+            for task_id, visit in self._visits.items()
+            if visit.error is not None
+        ]
+        if failed:
+            uow.node_boundaries.save_many(failed)
+        self._take_bodies()
+
+    def _end(self, visit: _Visit) -> None:
+        visit.finished = True
+        visit.duration = self.clock.elapsed() - visit.started
+        if visit.calls == 0:  # a subgraph or composed runnable, which does not report its calls
+            visit.calls = 1
+            self._uncounted += 1
+
+    def _begin(self, uow: UnitOfWork) -> None:
+        if self.unsaved_execution:
+            uow.executions.save(self.execution)
+            self.unsaved_execution = False
+
+    def _write_boundaries(self, uow: UnitOfWork, checkpoint_id: CheckpointId) -> None:
+        fresh = [
+            self._boundary(task_id, visit, checkpoint_id)
+            for task_id, visit in self._visits.items()
+            if visit.finished and not visit.saved and not visit.replayed
+        ]
+        if fresh:
+            uow.node_boundaries.save_many(fresh)
+        saved = [task_id for task_id, visit in self._visits.items() if visit.saved]
+        if saved:
+            uow.node_boundaries.set_exit(self.execution.execution_id, saved, checkpoint_id)
+
+    def _boundary(
+        self, task_id: str, visit: _Visit, exit_checkpoint: CheckpointId | None
+    ) -> NodeBoundary:
+        variant = self.execution.choices.get(visit.node, ORIGINAL)
+        return NodeBoundary(
+            execution_id=self.execution.execution_id,
+            task_id=task_id,
+            node=visit.node,
+            step=self.step + 1,
+            variant=variant,
+            fingerprint=self.fingerprint(visit.node, variant),
+            status=BoundaryStatus.FAILED if visit.error else BoundaryStatus.COMPLETED,
+            entry_checkpoint_id=self.head,
+            exit_checkpoint_id=exit_checkpoint,
+            started_at=visit.started_at,
+            duration=visit.duration,
+            calls=visit.calls,
+            error=visit.error,
+            input_tokens=visit.usage[0],
+            output_tokens=visit.usage[1],
+        )
+
+    def _write_files(
+        self,
+        uow: UnitOfWork,
+        checkpoint_id: CheckpointId,
+        parent_id: CheckpointId | None,
+        *,
+        pending: bool,
+        step: int | None = None,
+    ) -> None:
+        now = self.clock.now()
+        events = []
+        if self._commit is not None:
+            uow.file_commits.add(self._commit)
+            self.commit_id = self._commit.commit_id
+            events.append(self._event(OutboxEventType.FILE_COMMIT_VERIFY, self.commit_id, now))
+            self._commit = None
+        uow.checkpoint_files.save(
+            CheckpointFileLink(
+                execution_id=self.execution.execution_id,
+                checkpoint_id=checkpoint_id,
+                commit_id=self.commit_id,
+                pending=pending,
+                sequence=self.sequence,
+                step=self.step if step is None else step,
+                created_at=now,
+                parent_checkpoint_id=parent_id,
+                nodes=tuple(v.node for v in self._visits.values() if v.finished or v.replayed),
+            )
+        )
+        self.sequence += 1
+        if not pending:
+            events.append(self._event(OutboxEventType.CHECKPOINT_VERIFY, checkpoint_id, now))
+        if self.commit_id is not None:
+            subject = f"{checkpoint_id}:{self.commit_id}"
+            events.append(self._event(OutboxEventType.CHECKPOINT_FILE_LINK_VERIFY, subject, now))
+        uow.outbox.add_many(events)
+
+    def _event(self, kind: OutboxEventType, subject: str, now: datetime) -> OutboxEvent:
+        execution_id = self.execution.execution_id
+        return OutboxEvent(
+            event_id=stable_id("outbox", kind, execution_id, subject),
+            type=kind,
+            aggregate_id=execution_id,
+            payload={"execution_id": execution_id, "subject": subject},
+            created_at=now,
+        )
+
+    def _advance(self, uow: UnitOfWork) -> None:
+        if self.head is not None:
+            uow.executions.advance(
+                self.execution.execution_id, self.head, self.step, self.commit_id,
+                self._take_bodies(),
+            )
+
+    def _take_bodies(self) -> int:
+        """Node bodies called since the last time this was asked."""
+        with self._bodies_lock:
+            count, self._uncounted = self._uncounted, 0
+        self.spent.bodies += count
+        return count

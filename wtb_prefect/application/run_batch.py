@@ -1,0 +1,275 @@
+"""Running a plan: claim the batch, deal its stretches to a runner, close the books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+from wtb_prefect.application.load_case import store_case
+from wtb_prefect.application.plan_batch import BatchPlan, CellState
+from wtb_prefect.application.session import BatchScope, Session, cell_id_of
+from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner
+from wtb_prefect.domain.execution import ExecutionStatus
+from wtb_prefect.domain.file_processing import FileCommit
+from wtb_prefect.domain.identifiers import stable_id
+from wtb_prefect.domain.interfaces.segment_runner import (
+    Chunk,
+    ChunkResult,
+    SegmentRunner,
+    WorkItem,
+)
+from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
+from wtb_prefect.domain.outbox import AuditEntry
+from wtb_prefect.domain.workflow import NodeVariant
+from wtb_prefect.errors import BatchBusyError
+
+MAX_LOSSES = 3
+"""How often an item may lose its worker before its cells are given up as crashed."""
+
+_RETURNS = 8
+"""How many chunks may hand their forks back: bounds the number of chunks of a batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRun:
+    """How a batch is run: by whom, on what, and how to tell whether another owner still lives."""
+
+    owner: Owner
+    runner_name: str
+    is_alive: Callable[[Owner], bool]
+
+
+def register_batch(plan: BatchPlan, base: FileCommit | None, session: Session) -> None:
+    """Writes a request into the ledger, so that whoever runs it needs only its id."""
+    with session.open_uow(write=True) as uow:
+        _write_request(uow, plan, base, session)
+        uow.commit()
+
+
+def claim_batch(
+    plan: BatchPlan, base: FileCommit | None, run: BatchRun, session: Session
+) -> BatchScope:
+    """Writes the request into the ledger and takes ownership, in one transaction.
+
+    Raises:
+        BatchBusyError: another live process owns the batch.
+    """
+    with session.open_uow(write=True) as uow:
+        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), run)
+        _write_request(uow, plan, base, session)
+        uow.batch_tests.own(plan.batch_id, run.owner, run.runner_name, session.clock.now())
+        uow.audit_log.append(
+            _audit(session, "batch.started", plan.batch_id, runner=run.runner_name)
+        )
+        uow.commit()
+    return scope_of(plan)
+
+
+def _write_request(
+    uow: UnitOfWork, plan: BatchPlan, base: FileCommit | None, session: Session
+) -> None:
+    uow.workflows.save(plan.workflow)
+    uow.variants.save_many(_variants(session))
+    if base is not None:
+        uow.file_commits.add(base)
+    known = uow.batch_tests.get(plan.batch_id)
+    fresh = _batch(plan, session)
+    uow.batch_tests.save(replace(known, request=fresh.request) if known else fresh)
+    for position, case in enumerate(plan.cases):
+        stored, commit = store_case(session, plan.batch_id, position, case, plan.base_commit)
+        if commit is not None:
+            uow.file_commits.add(commit)
+        uow.cases.save_many([stored])
+    states = (CellState.NEW, CellState.STALE, CellState.ADOPTED)
+    uow.cells.save_many(planned.cell for planned in plan.cells if planned.state in states)
+
+
+def scope_of(plan: BatchPlan) -> BatchScope:
+    """What the segments of a planned batch share."""
+    return BatchScope(
+        batch_id=plan.batch_id,
+        combinations={combination.name: combination for combination in plan.combinations},
+        roots=(plan.workflow.fingerprint, *(node.fingerprint for node in plan.workflow.nodes)),
+    )
+
+
+def root_items(plan: BatchPlan) -> list[WorkItem]:
+    """One item per case and repeat that wants something; one per cell where nothing is shared."""
+    wanted: dict[tuple[str, int], list[str]] = {}
+    for planned in plan.cells:
+        if planned.is_wanted:
+            cell = planned.cell
+            wanted.setdefault((cell.case_id, cell.repeat), []).append(cell.combination)
+    names = tuple(combination.name for combination in plan.combinations)
+    if plan.is_shared:
+        return [
+            WorkItem(case_id=case, repeat=repeat, combinations=names, wanted=tuple(missing))
+            for (case, repeat), missing in wanted.items()
+        ]
+    reason = "; ".join(plan.unshared_reasons)
+    return [
+        WorkItem(
+            case_id=case,
+            repeat=repeat,
+            combinations=(name,),
+            wanted=(name,),
+            shared=False,
+            unshared_reason=reason,
+        )
+        for (case, repeat), missing in wanted.items()
+        for name in missing
+    ]
+
+
+async def run_items(
+    items: list[WorkItem], runner: SegmentRunner, plan: BatchPlan, session: Session
+) -> int:
+    """Deals items to the runner until all have ended; returns the node bodies that were run."""
+    dealer = _Dealer(ready=list(items), slots=runner.slots, roots=len(items))
+    bodies = 0
+    while dealer.ready or runner.in_flight:
+        while dealer.ready and runner.in_flight < runner.slots:
+            runner.submit(dealer.next_chunk(runner.slots - runner.in_flight))
+        result = await runner.next_result()
+        bodies += result.node_executions
+        dealer.ready.extend(result.remaining)
+        _give_up(dealer.take_back(result), result.lost_reason, plan, session)
+    return bodies
+
+
+def close_batch(
+    plan: BatchPlan, session: Session, node_executions: int, status: BatchStatus | None = None
+) -> BatchStatus:
+    """Sets the final status: `status`, or what the cells say; releases ownership."""
+    now = session.clock.now()
+    with session.open_uow(write=True) as uow:
+        final = status or _status(uow, plan.batch_id)
+        uow.batch_tests.finish(plan.batch_id, final, node_executions, now)
+        uow.audit_log.append(_audit(session, f"batch.{final}", plan.batch_id))
+        uow.commit()
+    return final
+
+
+@dataclass(slots=True)
+class _Dealer:
+    """Decides how many items go into one chunk, and whether its forks come back.
+
+    A Prefect task run on Ray costs about 0.2 s of CPU, so chunks are few (about four per slot) and
+    run depth first; only while there are fewer items than slots are forks handed back, so that the
+    other slots get something to do.
+    """
+
+    ready: list[WorkItem]
+    slots: int
+    roots: int
+    returned: int = 0
+    losses: Counter[WorkItem] = field(default_factory=Counter)
+
+    def next_chunk(self, free: int) -> Chunk:
+        """The next chunk, taken from `ready`."""
+        alone = next((item for item in self.ready if self.losses[item] > 1), None)
+        if alone is not None:
+            # One of these may kill its worker: it must not take its neighbours along.
+            self.ready.remove(alone)
+            return Chunk(items=(alone,), return_forks=False)
+        hand_back = self.slots > 1 and len(self.ready) < free and self.returned < _RETURNS
+        if hand_back:
+            self.returned += 1
+            return Chunk(items=(self.ready.pop(0),), return_forks=True)
+        size = max(ceil(self.roots / (4 * self.slots)), 1) if self.slots > 1 else len(self.ready)
+        size = min(size, ceil(len(self.ready) / free))
+        items, self.ready = self.ready[:size], self.ready[size:]
+        return Chunk(items=tuple(items), return_forks=False)
+
+    def take_back(self, result: ChunkResult) -> list[WorkItem]:
+        """Puts lost items back, and returns those that were lost too often."""
+        hopeless = []
+        for item in result.lost:
+            self.losses[item] += 1
+            if self.losses[item] < MAX_LOSSES:
+                self.ready.append(item)
+            else:
+                hopeless.append(item)
+        return hopeless
+
+
+def _give_up(
+    items: list[WorkItem], reason: str | None, plan: BatchPlan, session: Session
+) -> None:
+    if not items:
+        return
+    with session.open_uow(write=True) as uow:
+        for item in items:
+            ids = [cell_id_of(plan.batch_id, item.case_id, item.repeat, n) for n in item.wanted]
+            open_ids = [i for i in ids if not _has_ended(uow, i)]
+            uow.cells.resolve(open_ids, None, ExecutionStatus.CRASHED, None)
+            uow.audit_log.append(
+                _audit(session, "cells.crashed", plan.batch_id, cells=open_ids, reason=reason)
+            )
+        uow.commit()
+
+
+def _has_ended(uow: UnitOfWork, cell_id: str) -> bool:
+    cell = uow.cells.get(cell_id)
+    return cell is not None and cell.status.is_final
+
+
+def _refuse_if_owned(known: BatchTest | None, run: BatchRun) -> None:
+    owner = known.owner if known is not None else None
+    if known is not None and owner is not None and owner != run.owner and run.is_alive(owner):
+        raise BatchBusyError(
+            f"batch {known.batch_id} is being run by process {owner.pid} on {owner.host}; "
+            "wait for it to end, or stop it"
+        )
+
+
+def _variants(session: Session) -> list[NodeVariant]:
+    workflow_id = session.project.workflow_id
+    found = []
+    for spec in session.project.variants:
+        fingerprint = session.engine.variant_fingerprint(spec.node, spec.name)
+        code = spec.implementation
+        where = f"{getattr(code, '__module__', '?')}:{getattr(code, '__qualname__', repr(code))}"
+        found.append(
+            NodeVariant(
+                variant_id=stable_id("variant", workflow_id, spec.node, spec.name, fingerprint),
+                workflow_id=workflow_id,
+                node=spec.node,
+                name=spec.name,
+                fingerprint=fingerprint,
+                version=spec.version,
+                location=where,
+            )
+        )
+    return found
+
+
+def _batch(plan: BatchPlan, session: Session) -> BatchTest:
+    return BatchTest(
+        batch_id=plan.batch_id,
+        workflow_id=session.project.workflow_id,
+        name=session.project.name,
+        status=BatchStatus.PENDING,
+        request={
+            "combinations": [dict(c.choices) for c in plan.combinations],
+            "cases": [case.id for case in plan.cases],
+            "repeats": plan.repeats,
+            "share_prefixes": plan.is_shared,
+            "reuse": plan.reuse,
+        },
+        created_at=session.clock.now(),
+    )
+
+
+def _status(uow: UnitOfWork, batch_id: str) -> BatchStatus:
+    counts = uow.cells.count(batch_id)
+    unfinished = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.CRASHED)
+    return BatchStatus.FAILED if any(counts.get(s, 0) for s in unfinished) else BatchStatus.COMPLETED
+
+
+def _audit(session: Session, action: str, subject: str, **details: object) -> AuditEntry:
+    return AuditEntry(
+        at=session.clock.now(), actor="run_batch", action=action, subject=subject, details=details
+    )

@@ -1,0 +1,338 @@
+"""Running one stretch: from its start, its fork or its last record to a gate or an end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from wtb_prefect.application.evaluate import Evidence, evaluate
+from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
+from wtb_prefect.application.load_case import load_case
+from wtb_prefect.application.record_steps import StepRecorder
+from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.domain.evaluation import EvaluationResult
+from wtb_prefect.domain.execution import (
+    Execution,
+    ExecutionKind,
+    ExecutionStatus,
+    Lineage,
+    NodeFailure,
+)
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileMemento
+from wtb_prefect.domain.identifiers import thread_id
+from wtb_prefect.domain.interfaces.segment_runner import WorkItem
+from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
+from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
+from wtb_prefect.domain.outbox import AuditEntry
+from wtb_prefect.errors import LedgerError
+
+_STATUS = {
+    StopKind.COMPLETED: ExecutionStatus.COMPLETED,
+    StopKind.GATE: ExecutionStatus.COMPLETED,
+    StopKind.INTERRUPTED: ExecutionStatus.PAUSED,
+    StopKind.FAILED: ExecutionStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOutcome:
+    """The parts that go on from here (none at an end), and the node bodies that were run."""
+
+    children: tuple[WorkItem, ...] = ()
+    node_executions: int = 0
+
+
+async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> SegmentOutcome:
+    """Runs one work item as far as its combinations agree, and records everything.
+
+    What the ledger has already is not run again: a finished leaf answers its cells, a finished
+    trunk gives its children, an interrupted execution goes on from its last record.
+    """
+    prepared = load_case(session, scope.batch_id, item.case_id)
+    stretch = stretch_of(
+        item,
+        scope.combinations,
+        scope.batch_id,
+        (*scope.roots, prepared.fingerprint, prepared.commit_id or ""),
+        session.engine.variant_fingerprint,
+    )
+    with session.open_uow() as uow:
+        known = uow.executions.get(stretch.execution_id)
+    if known is not None and known.status.is_final:
+        return await _already_done(item, known, prepared, scope, session)
+    return await _run(item, stretch, known, prepared, scope, session)
+
+
+async def _already_done(
+    item: WorkItem, known: Execution, prepared: PreparedCase, scope: BatchScope, session: Session
+) -> SegmentOutcome:
+    if known.kind is ExecutionKind.SEGMENT:
+        return SegmentOutcome(children=_children(item, known, scope))
+    results = None
+    if known.status is ExecutionStatus.COMPLETED:
+        results = await _missing_scores(known, prepared, session)
+    with session.open_uow(write=True) as uow:
+        if results is not None:
+            uow.evaluation_results.replace(known.execution_id, results)
+        _resolve(uow, item, scope, known)
+        uow.commit()
+    return SegmentOutcome()
+
+
+async def _missing_scores(
+    known: Execution, prepared: PreparedCase, session: Session
+) -> list[EvaluationResult] | None:
+    """New results if the recorded ones are not of today's evaluators; None if they are."""
+    with session.open_uow() as uow:
+        recorded = uow.evaluation_results.list_many([known.execution_id])
+    have = {r.evaluator: r.fingerprint for r in recorded.get(known.execution_id, [])}
+    if have == dict(session.evaluator_fingerprints):
+        return None
+    tree = _tree(session, known.commit_id)
+    workspace = session.workspaces.open(known.execution_id, _label(known), tree)
+    try:
+        return await _score(known, prepared, session, workspace.path)
+    finally:
+        workspace.remove()
+
+
+def _children(item: WorkItem, trunk: Execution, scope: BatchScope) -> tuple[WorkItem, ...]:
+    if trunk.unshared_reason is not None:
+        return unshare(item, trunk.unshared_reason)
+    return split(item, trunk.split_nodes[0], trunk.execution_id, scope.combinations)
+
+
+async def _run(
+    item: WorkItem,
+    stretch: Stretch,
+    known: Execution | None,
+    prepared: PreparedCase,
+    scope: BatchScope,
+    session: Session,
+) -> SegmentOutcome:
+    execution, links = _start(item, stretch, known, prepared, scope, session)
+    resumed = execution.head is not None
+    tree = _tree(session, execution.commit_id)
+    workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
+    recorder = StepRecorder(
+        execution=execution,
+        workspace=workspace,
+        tree=tree,
+        open_uow=session.open_uow,
+        clock=session.clock,
+        fingerprint=session.engine.variant_fingerprint,
+        sequence=links,
+        unsaved_execution=not resumed,
+    )
+    began = session.clock.elapsed()
+    request = Advance(
+        thread_id=thread_id(execution.execution_id),
+        choices=stretch.choices,
+        gated=frozenset(stretch.gated),
+        input=None if resumed else prepared.case.state,
+        step=execution.step,
+        workspace=workspace,
+        tags={"wtb_case_id": item.case_id, "wtb_execution_id": execution.execution_id},
+    )
+    stop = await session.engine.advance(request, recorder)
+    ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
+    results: list[EvaluationResult] = []
+    if stop.kind is StopKind.COMPLETED:
+        results = await _score(ended, prepared, session, workspace.path)
+    _record_end(item, ended, recorder, results, scope, session)
+    if ended.status is ExecutionStatus.COMPLETED:
+        workspace.remove()  # everything in it is in the blob store; a failed one is kept to look at
+    children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()
+    return SegmentOutcome(children=children, node_executions=recorder.spent.bodies)
+
+
+def _start(
+    item: WorkItem,
+    stretch: Stretch,
+    known: Execution | None,
+    prepared: PreparedCase,
+    scope: BatchScope,
+    session: Session,
+) -> tuple[Execution, int]:
+    """The execution to run and the number of its file links: fresh, forked or resumed."""
+    thread = thread_id(stretch.execution_id)
+    forked_at = known.lineage.checkpoint_id if known is not None and known.lineage else None
+    if known is not None and known.head is not None and known.head != forked_at:
+        return _rewound(known, session)
+    session.checkpoints.delete(thread)
+    parent = _parent(item, session)
+    execution = Execution(
+        execution_id=stretch.execution_id,
+        workflow_id=session.project.workflow_id,
+        kind=ExecutionKind.CELL,
+        status=ExecutionStatus.RUNNING,
+        choices=stretch.choices,
+        created_at=session.clock.now(),
+        batch_id=scope.batch_id,
+        case_id=item.case_id,
+        repeat=item.repeat,
+        path=item.path,
+        gated=stretch.gated,
+        commit_id=prepared.commit_id,
+        unshared_reason=item.unshared_reason,
+        metadata={"combinations": list(item.combinations)},
+    )
+    if parent is None:
+        return execution, 0
+    return _forked(execution, parent, session)
+
+
+def _parent(item: WorkItem, session: Session) -> Execution | None:
+    if item.parent_id is None:
+        return None
+    with session.open_uow() as uow:
+        parent = uow.executions.get(item.parent_id)
+    if parent is None or parent.head is None:
+        raise LedgerError(f"execution {item.parent_id}, to be forked, is not in the ledger")
+    return parent
+
+
+def _forked(execution: Execution, parent: Execution, session: Session) -> tuple[Execution, int]:
+    """Copies the parent's head into the new thread, then records that it was done."""
+    assert parent.head is not None  # noqa: S101 - checked by _parent
+    thread = thread_id(execution.execution_id)
+    session.checkpoints.fork(thread_id(parent.execution_id), parent.head, thread)
+    forked = replace(
+        execution,
+        lineage=Lineage(
+            parent_id=parent.execution_id, checkpoint_id=parent.head, commit_id=parent.commit_id
+        ),
+        head=parent.head,
+        step=parent.step,
+        commit_id=parent.commit_id,
+    )
+    with session.open_uow(write=True) as uow:
+        uow.executions.save(forked)
+        uow.checkpoint_files.save(
+            CheckpointFileLink(
+                execution_id=forked.execution_id,
+                checkpoint_id=parent.head,
+                commit_id=parent.commit_id,
+                pending=False,
+                sequence=0,
+                step=parent.step,
+                created_at=session.clock.now(),
+            )
+        )
+        uow.commit()
+    return forked, 1
+
+
+def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
+    """An interrupted execution as the ledger has it; what the stores have beyond it is removed."""
+    assert known.head is not None  # noqa: S101 - checked by the caller
+    with session.open_uow() as uow:
+        boundaries = uow.node_boundaries.list(known.execution_id)
+        links = uow.checkpoint_files.list(known.execution_id)
+    pending = {
+        b.task_id
+        for b in boundaries
+        if b.entry_checkpoint_id == known.head and b.exit_checkpoint_id is None and not b.error
+    }
+    session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending)
+    return replace(known, status=ExecutionStatus.RUNNING), links[-1].sequence + 1
+
+
+def _ended(
+    execution: Execution, recorder: StepRecorder, stop: Stop, session: Session, seconds: float
+) -> Execution:
+    error = stop.error
+    if error is not None and error.node is None and recorder.failed is not None:
+        error = NodeFailure(
+            node=recorder.failed.node,
+            type=error.type,
+            message=error.message,
+            traceback=error.traceback,
+        )
+    at_gate = stop.kind is StopKind.GATE
+    order = [node for node in execution.gated if node in stop.gates]
+    return replace(
+        execution,
+        kind=ExecutionKind.SEGMENT if at_gate else execution.kind,
+        status=_STATUS[stop.kind],
+        head=recorder.head,
+        step=recorder.step,
+        commit_id=recorder.commit_id,
+        split_nodes=tuple(order) if at_gate else (),
+        next_nodes=stop.gates or stop.next_nodes,
+        error=error,
+        unshared_reason=stop.not_shareable or execution.unshared_reason,
+        input_tokens=execution.input_tokens + recorder.spent.input_tokens,
+        output_tokens=execution.output_tokens + recorder.spent.output_tokens,
+        duration=execution.duration + seconds,
+        finished_at=session.clock.now(),
+    )
+
+
+def _record_end(
+    item: WorkItem,
+    ended: Execution,
+    recorder: StepRecorder,
+    results: list[EvaluationResult],
+    scope: BatchScope,
+    session: Session,
+) -> None:
+    with session.open_uow(write=True) as uow:
+        recorder.write_failures(uow)
+        total = ended.node_executions + recorder.spent.bodies
+        uow.executions.save(replace(ended, node_executions=total))
+        if ended.kind is not ExecutionKind.SEGMENT:
+            uow.evaluation_results.replace(ended.execution_id, results)
+            _resolve(uow, item, scope, ended)
+        uow.audit_log.append(
+            AuditEntry(
+                at=session.clock.now(),
+                actor="run_segment",
+                action=f"execution.{'forked' if ended.split_nodes else ended.status}",
+                subject=ended.execution_id,
+                details={"batch_id": scope.batch_id, "next": list(ended.next_nodes)},
+            )
+        )
+        uow.commit()
+
+
+def _resolve(uow: UnitOfWork, item: WorkItem, scope: BatchScope, execution: Execution) -> None:
+    ids = [scope.cell_id(item.case_id, item.repeat, name) for name in item.wanted]
+    uow.cells.resolve(ids, execution.execution_id, execution.status, execution.unshared_reason)
+
+
+async def _score(
+    execution: Execution, prepared: PreparedCase, session: Session, workspace: Callable[[], Path]
+) -> list[EvaluationResult]:
+    if not session.evaluators or execution.head is None:
+        return []
+    state = session.engine.state(thread_id(execution.execution_id), execution.head)
+    with session.open_uow() as uow:
+        line = uow.executions.lineage(execution.execution_id)
+        found = uow.node_boundaries.list_many([ancestor.execution_id for ancestor in line])
+    evidence = Evidence(
+        state=state.values,
+        case=prepared.case,
+        execution=execution,
+        boundaries=[b for ancestor in line for b in found.get(ancestor.execution_id, [])],
+        workspace=workspace,
+    )
+    return await evaluate(
+        session.evaluators, session.evaluator_fingerprints, evidence, session.clock.now()
+    )
+
+
+def _tree(session: Session, commit_id: str | None) -> dict[str, FileMemento]:
+    if commit_id is None:
+        return {}
+    with session.open_uow() as uow:
+        return uow.file_commits.tree(commit_id)
+
+
+def _label(execution: Execution) -> str:
+    steps = ",".join(f"{node}={variant}" for node, variant in execution.path)
+    if not execution.path and not execution.gated:
+        steps = ",".join(f"{n}={v}" for n, v in sorted(execution.choices.items()) if v != "original")
+    name = steps or ("shared" if execution.gated else "baseline")
+    return str(PurePosixPath(name) / f"{execution.case_id}-{execution.repeat}")

@@ -1,0 +1,86 @@
+"""The only place where adapters meet ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from wtb_prefect.application.evaluate import check_evaluator
+from wtb_prefect.application.session import Session
+from wtb_prefect.domain.project import ProjectDefinition
+from wtb_prefect.errors import LedgerError, NotFoundError
+from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
+from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
+from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
+from wtb_prefect.infrastructure.database.engine import open_engine
+from wtb_prefect.infrastructure.database.schema import upgrade
+from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
+from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
+from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
+from wtb_prefect.infrastructure.system_clock import SystemClock
+from wtb_prefect.infrastructure.workflow import inspect_graph
+from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
+from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
+from wtb_prefect.infrastructure.workflow.graph_source import resolve_graph
+from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
+
+
+@contextmanager
+def open_session(project: ProjectDefinition) -> Iterator[Session]:
+    """A project with its graph checked and its stores open; closes what it opened.
+
+    Raises:
+        NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
+        LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
+    """
+    source = resolve_graph(project.graph)
+    workflow = inspect_graph.describe(
+        source, project.workflow_id, project.name, project.import_path
+    )
+    for variant in project.variants:
+        if variant.node not in workflow.node_names():
+            raise NotFoundError("node", variant.node, workflow.node_names())
+    for evaluator in project.evaluators:
+        check_evaluator(evaluator)
+    where = project.locations
+    serializer = make_serializer(inspect_graph.allowed_types(source.builder, project.allowed_types))
+    database = open_engine(where.database_url)
+    try:
+        upgrade(database)
+        checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
+    except BaseException:
+        database.dispose()
+        raise
+    engine = LangGraphEngine(
+        source, workflow, project.variants, checkpoints, project.recursion_limit
+    )
+    tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
+    try:
+        engine.check()
+        yield Session(
+            project=project,
+            engine=engine,
+            open_uow=partial(SqlAlchemyUnitOfWork, database),
+            checkpoints=checkpoints,
+            tracker=tracker,
+            workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
+            codec=MsgpackCaseCodec(serializer),
+            clock=SystemClock(),
+            evaluator_fingerprints={
+                spec.name: fingerprint_code(spec.function, spec.version)
+                for spec in project.evaluators
+            },
+        )
+    finally:
+        checkpoints.close()
+        database.dispose()
+
+
+def database_path(url: str) -> Path:
+    """The file of a SQLite ledger. Raises `LedgerError` for another kind of database."""
+    prefix = "sqlite:///"
+    if not url.startswith(prefix):
+        raise LedgerError(f"the ledger {url} is not a SQLite file; only SQLite is supported yet")
+    return Path(url.removeprefix(prefix))

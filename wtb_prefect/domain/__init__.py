@@ -1,0 +1,1 @@
+"""The document's model in plain Python: no I/O, no clock, no third-party import."""

@@ -1,0 +1,176 @@
+"""A batch test: combinations x cases x repeats = cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from wtb_prefect.domain.execution import ExecutionStatus, NodeFailure
+from wtb_prefect.domain.workflow import ORIGINAL
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class VariantCombination:
+    """One choice of variant for every node that has variants: (node, variant), sorted by node."""
+
+    choices: tuple[tuple[str, str], ...]
+
+    @staticmethod
+    def of(choices: Mapping[str, str]) -> VariantCombination:
+        """The combination of a mapping node -> variant."""
+        return VariantCombination(tuple(sorted(choices.items())))
+
+    @property
+    def name(self) -> str:
+        """The canonical name: `"answer=short,retrieve=bm25"`, or `"baseline"`."""
+        parts = [f"{node}={variant}" for node, variant in self.choices if variant != ORIGINAL]
+        return ",".join(parts) or BASELINE
+
+    def variant_of(self, node: str) -> str:
+        """The choice for a node; a node that is not named keeps its original."""
+        return dict(self.choices).get(node, ORIGINAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One input of a batch test.
+
+    `files` maps a relative path to its text, its bytes, or a `pathlib.Path` to copy from (once
+    stored: to a `FileMemento`).
+    """
+
+    id: str
+    state: Mapping[str, Any]
+    expected: Any = None
+    files: Mapping[str, Any] = field(default_factory=dict)
+    answers: Sequence[Any] | Callable[..., Any] | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCase:
+    """A case as the ledger keeps it: serialised, so that workers read it by reference."""
+
+    batch_id: str
+    case_id: str
+    position: int
+    fingerprint: str
+    encoding: str
+    payload: bytes
+
+
+class BatchStatus(StrEnum):
+    """Where a batch test stands; it is `completed` when every cell has an end, failed ones included."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The process that runs a batch: pid alone is reused by the system, so its start time is kept."""
+
+    host: str
+    pid: int
+    started: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTest:
+    """One request. `request` is its JSON form (matrix, cases by id and fingerprint, repeats)."""
+
+    batch_id: str
+    workflow_id: str
+    name: str
+    status: BatchStatus
+    request: Mapping[str, Any]
+    created_at: datetime
+    runner: str | None = None
+    owner: Owner | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    node_executions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCell:
+    """One cell: combination x case x repeat, and the execution that answers it.
+
+    `fingerprints` are what the answer depends on, by name (graph, node:<name>, evaluator:<name>,
+    case, base_workspace): a cell whose fingerprints differ from today's is stale. `key` is their
+    digest together with project, case and combination: cells with equal keys have equal answers.
+    """
+
+    cell_id: str
+    batch_id: str
+    combination: str
+    case_id: str
+    repeat: int
+    key: str
+    fingerprints: Mapping[str, str]
+    status: ExecutionStatus = ExecutionStatus.PENDING
+    execution_id: str | None = None
+    adopted_from: str | None = None
+    unshared_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """One cell as results show it.
+
+    `scores` maps metric -> number or label; failed evaluators are in `score_errors`. `duration`
+    (seconds), node bodies and tokens include the shared prefix.
+    """
+
+    cell_id: str
+    combination: str
+    case_id: str
+    repeat: int
+    execution_id: str | None
+    status: ExecutionStatus
+    scores: Mapping[str, float | str]
+    score_errors: Mapping[str, str]
+    error: NodeFailure | None
+    duration: float
+    node_executions: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+    unshared_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSummary:
+    """One metric of one combination over its scored cells: mean, standard deviation, n, labels."""
+
+    mean: float | None
+    spread: float | None
+    n: int
+    goal: str = "max"
+    primary: bool = False
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTestResult:
+    """One row of the comparison: a combination's counts and the summary of each metric."""
+
+    combination: str
+    metrics: Mapping[str, MetricSummary]
+    cells: int
+    completed: int
+    failed: int
+    crashed: int
+    paused: int
+    missing: int
+    evaluator_failures: int
+    mean_duration: float | None

@@ -1,0 +1,54 @@
+"""Checkpoints by thread, whatever keeps them (the document's ICheckpointStore)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from wtb_prefect.domain.checkpoint import StoredCheckpoint
+from wtb_prefect.domain.identifiers import CheckpointId
+
+
+class CheckpointStore(Protocol):
+    """Checkpoints of the root graph of each thread. Faults are raised as `CheckpointError`."""
+
+    def save(self, checkpoint: StoredCheckpoint) -> None:
+        """Stores a checkpoint (its channel values) under its thread and id."""
+        ...
+
+    def load(self, thread_id: str, checkpoint_id: CheckpointId) -> StoredCheckpoint:
+        """Raises `CheckpointError` if there is none."""
+        ...
+
+    def latest(self, thread_id: str) -> StoredCheckpoint | None:
+        """The checkpoint with the highest id. Use the ledger's head to know where a run stands."""
+        ...
+
+    def history(self, thread_id: str) -> list[StoredCheckpoint]:
+        """Oldest first."""
+        ...
+
+    def exists(self, thread_id: str, checkpoint_id: CheckpointId) -> bool: ...
+
+    def delete(self, thread_id: str) -> None:
+        """Removes a thread with all its checkpoints and writes; an unknown thread is no error."""
+        ...
+
+    def fork(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+        """Begins `target_thread` with a copy of one checkpoint and its pending writes.
+
+        The copy keeps the checkpoint's id, so pending writes still match their tasks and finished
+        siblings of a gate are not run again. Forking twice is forking once.
+        """
+        ...
+
+    def rewind(
+        self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
+    ) -> None:
+        """Removes what is newer than a checkpoint, and pending writes of tasks not named.
+
+        After a crash the store can hold more than the ledger recorded; the ledger is the truth.
+        """
+        ...
+
+    def close(self) -> None: ...

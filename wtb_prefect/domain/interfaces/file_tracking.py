@@ -1,0 +1,68 @@
+"""Files as content: remembering what a folder holds, and making a folder hold it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
+from wtb_prefect.domain.identifiers import BlobId
+
+
+class BlobStore(Protocol):
+    """Bytes by their SHA-256. What `put` returned for is durable and never changes."""
+
+    def put_file(self, source: Path) -> tuple[BlobId, int]:
+        """Stores a file's bytes (hashing what is stored, while copying): (blob id, size).
+
+        Not durable before `flush`.
+        """
+        ...
+
+    def put_bytes(self, data: bytes) -> BlobId:
+        """The same for bytes in memory."""
+        ...
+
+    def flush(self) -> None:
+        """Makes everything put so far durable: contents first, then their names."""
+        ...
+
+    def read(self, blob_id: BlobId) -> bytes:
+        """The bytes. Raises `FileTrackingError` naming the blob if missing or damaged."""
+        ...
+
+    def copy_to(self, blob_id: BlobId, target: Path) -> None:
+        """Writes the bytes to a new file, verifying the hash while copying.
+
+        Raises `FileTrackingError` naming the blob if it is missing or damaged; then `target` does
+        not exist.
+        """
+        ...
+
+    def exists(self, blob_id: BlobId) -> bool: ...
+
+
+class FileTracker(Protocol):
+    """What a folder holds, as mementos over a blob store."""
+
+    def snapshot(self, root: Path, previous: FileSnapshot) -> FileSnapshot:
+        """Stores what changed in `root` since `previous` and says what it holds now.
+
+        Blobs of the returned snapshot are durable. A missing `root` is an empty folder. Symbolic
+        links are recorded as links and never followed; sockets, FIFOs and devices raise
+        `FileTrackingError` naming the path.
+        """
+        ...
+
+    def restore(self, files: Mapping[str, FileMemento], root: Path) -> FileSnapshot:
+        """Makes a new folder `root` that holds exactly these files (all or nothing).
+
+        Raises `FileTrackingError`: `root` exists and is not empty, a blob is missing or damaged, or
+        a path would leave `root`. Nothing is left at `root` then.
+        """
+        ...
+
+    def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
+        """Stores given contents as durable blobs and returns their mementos (for case files)."""
+        ...

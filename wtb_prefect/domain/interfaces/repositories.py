@@ -1,0 +1,264 @@
+"""The ledger's repositories, each with a read side and a write side.
+
+All of them: `get` answers None for an unknown id; lists come in the order stated; times are UTC
+with time zone; mappings come back equal to what was stored (JSON values). `save`/`save_many` insert
+or replace by primary key; `add`/`add_many` insert.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
+from wtb_prefect.domain.evaluation import EvaluationResult
+from wtb_prefect.domain.execution import Execution, ExecutionStatus
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
+from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
+
+
+class WorkflowReader(Protocol):
+    def get(self, workflow_id: str) -> TestWorkflow | None: ...
+    def list(self) -> list[TestWorkflow]:
+        """All workflows, by name."""
+        ...
+
+
+class WorkflowWriter(Protocol):
+    def save(self, workflow: TestWorkflow) -> None: ...
+
+
+class WorkflowRepository(WorkflowReader, WorkflowWriter, Protocol):
+    """Projects' graphs, by `workflow_id`."""
+
+
+class VariantReader(Protocol):
+    def list(self, workflow_id: str) -> list[NodeVariant]:
+        """All variants ever registered, by node, name and fingerprint."""
+        ...
+
+
+class VariantWriter(Protocol):
+    def save_many(self, variants: Iterable[NodeVariant]) -> None: ...
+
+
+class VariantRepository(VariantReader, VariantWriter, Protocol):
+    """Implementations by `variant_id` (one per node, name and fingerprint)."""
+
+
+class BatchTestReader(Protocol):
+    def get(self, batch_id: str) -> BatchTest | None: ...
+    def list(self, workflow_id: str | None = None) -> list[BatchTest]:
+        """Newest first; of one workflow, or of all."""
+        ...
+
+
+class BatchTestWriter(Protocol):
+    def save(self, batch: BatchTest) -> None: ...
+    def finish(
+        self, batch_id: str, status: BatchStatus, node_executions: int, at: datetime
+    ) -> None:
+        """Sets status and finish time, adds the node bodies run, and clears the owner."""
+        ...
+    def own(self, batch_id: str, owner: Owner, runner: str, at: datetime) -> None:
+        """Sets owner, runner, status running and start time."""
+        ...
+
+
+class BatchTestRepository(BatchTestReader, BatchTestWriter, Protocol):
+    """Batch tests by `batch_id`."""
+
+
+class CaseReader(Protocol):
+    def get(self, batch_id: str, case_id: str) -> StoredCase | None: ...
+    def list(self, batch_id: str) -> list[StoredCase]:
+        """By position."""
+        ...
+
+
+class CaseWriter(Protocol):
+    def save_many(self, cases: Iterable[StoredCase]) -> None: ...
+
+
+class CaseRepository(CaseReader, CaseWriter, Protocol):
+    """Cases by (batch_id, case_id)."""
+
+
+class CellReader(Protocol):
+    def get(self, cell_id: str) -> BatchCell | None: ...
+    def list(self, batch_id: str) -> list[BatchCell]:
+        """By case id, repeat and combination."""
+        ...
+    def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
+        """Cells of a batch by status; a status without cells is absent."""
+        ...
+    def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
+        """One completed cell of any batch per key that has one (any number of keys)."""
+        ...
+
+
+class CellWriter(Protocol):
+    def save_many(self, cells: Iterable[BatchCell]) -> None: ...
+    def resolve(
+        self,
+        cell_ids: Sequence[str],
+        execution_id: str | None,
+        status: ExecutionStatus,
+        unshared_reason: str | None,
+    ) -> None:
+        """Sets execution, status and reason of the cells."""
+        ...
+
+
+class CellRepository(CellReader, CellWriter, Protocol):
+    """Cells by `cell_id`."""
+
+
+class ExecutionReader(Protocol):
+    def get(self, execution_id: str) -> Execution | None: ...
+    def get_many(self, execution_ids: Sequence[str]) -> dict[str, Execution]:
+        """Those that exist, by id (any number of ids)."""
+        ...
+    def list(
+        self, *, batch_id: str | None = None, workflow_id: str | None = None
+    ) -> list[Execution]:
+        """By creation time, then id."""
+        ...
+    def total_bodies(self, batch_id: str) -> int:
+        """Node bodies recorded by all executions of a batch."""
+        ...
+    def lineage(self, execution_id: str) -> builtins.list[Execution]:
+        """The execution and its ancestors, root first; empty for an unknown id."""
+        ...
+
+
+class ExecutionWriter(Protocol):
+    def add(self, execution: Execution) -> None:
+        """Inserts; raises `LedgerError` if the id exists."""
+        ...
+    def save(self, execution: Execution) -> None: ...
+    def advance(
+        self,
+        execution_id: str,
+        head: CheckpointId,
+        step: int,
+        commit_id: str | None,
+        node_executions: int,
+    ) -> None:
+        """The hot path: moves the head, step and files, adds the node bodies run since."""
+        ...
+    def set_status(self, execution_id: str, status: ExecutionStatus) -> None: ...
+    def delete(self, execution_id: str) -> None:
+        """Removes the execution with its boundaries, file links and evaluation results."""
+        ...
+
+
+class ExecutionRepository(ExecutionReader, ExecutionWriter, Protocol):
+    """Executions by `execution_id`."""
+
+
+class NodeBoundaryReader(Protocol):
+    def list(self, execution_id: str) -> list[NodeBoundary]:
+        """In the order recorded."""
+        ...
+    def list_many(self, execution_ids: Sequence[str]) -> dict[str, builtins.list[NodeBoundary]]:
+        """The same for several executions (any number); without boundaries: absent."""
+        ...
+
+
+class NodeBoundaryWriter(Protocol):
+    def save_many(self, boundaries: Sequence[NodeBoundary]) -> None:
+        """Inserts, or replaces those of the same (execution_id, task_id) keeping their order."""
+        ...
+    def set_exit(
+        self, execution_id: str, task_ids: Sequence[str], exit_checkpoint_id: CheckpointId
+    ) -> None: ...
+
+
+class NodeBoundaryRepository(NodeBoundaryReader, NodeBoundaryWriter, Protocol):
+    """Node boundaries by (execution_id, task_id)."""
+
+
+class FileCommitReader(Protocol):
+    def get(self, commit_id: str) -> FileCommit | None: ...
+    def tree(self, commit_id: str) -> dict[str, FileMemento]:
+        """All files as of a commit (its chain applied in order); raises LedgerError if a link of
+        the chain is missing."""
+        ...
+
+
+class FileCommitWriter(Protocol):
+    def add(self, commit: FileCommit) -> None:
+        """Inserts; the same commit again is no change."""
+        ...
+
+
+class FileCommitRepository(FileCommitReader, FileCommitWriter, Protocol):
+    """File commits by `commit_id`."""
+
+
+class CheckpointFileReader(Protocol):
+    def list(self, execution_id: str) -> list[CheckpointFileLink]:
+        """By sequence."""
+        ...
+
+
+class CheckpointFileWriter(Protocol):
+    def save(self, link: CheckpointFileLink) -> None: ...
+
+class CheckpointFileRepository(CheckpointFileReader, CheckpointFileWriter, Protocol):
+    """Checkpoint-file links by (execution_id, sequence): they also pin the checkpoint ids."""
+
+
+class EvaluationResultReader(Protocol):
+    def list_many(self, execution_ids: Sequence[str]) -> dict[str, list[EvaluationResult]]:
+        """Results by execution (any number of ids), by evaluator and metric; none: absent."""
+        ...
+
+
+class EvaluationResultWriter(Protocol):
+    def replace(self, execution_id: str, results: Sequence[EvaluationResult]) -> None:
+        """These and only these are the results of the execution from now on."""
+        ...
+
+
+class EvaluationResultRepository(EvaluationResultReader, EvaluationResultWriter, Protocol):
+    """Scores by (execution_id, evaluator, metric)."""
+
+
+class OutboxReader(Protocol):
+    def list(self, status: OutboxStatus | None = None, limit: int = 1000) -> list[OutboxEvent]:
+        """Oldest first."""
+        ...
+    def count(self) -> Mapping[OutboxStatus, int]:
+        """Events by status; a status without events counts 0."""
+        ...
+
+
+class OutboxWriter(Protocol):
+    def add_many(self, events: Sequence[OutboxEvent]) -> None:
+        """Inserts; an event whose id exists is left as it is."""
+        ...
+
+
+class OutboxRepository(OutboxReader, OutboxWriter, Protocol):
+    """Claims to verify, by `event_id`."""
+
+
+class AuditLogReader(Protocol):
+    def list(self, subject: str | None = None, limit: int = 1000) -> list[AuditEntry]:
+        """Oldest first; about one subject, or all."""
+        ...
+
+
+class AuditLogWriter(Protocol):
+    def append(self, entry: AuditEntry) -> None: ...
+
+
+class AuditLogRepository(AuditLogReader, AuditLogWriter, Protocol):
+    """Append-only."""

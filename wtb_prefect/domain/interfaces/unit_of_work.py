@@ -1,0 +1,78 @@
+"""The ledger's transaction: leaving it without `commit()` rolls everything back."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from wtb_prefect.domain.interfaces.repositories import (
+    AuditLogRepository,
+    BatchTestRepository,
+    CaseRepository,
+    CellRepository,
+    CheckpointFileRepository,
+    EvaluationResultRepository,
+    ExecutionRepository,
+    FileCommitRepository,
+    NodeBoundaryRepository,
+    OutboxRepository,
+    VariantRepository,
+    WorkflowRepository,
+)
+
+
+class UnitOfWork(Protocol):
+    """One ledger transaction over all repositories.
+
+    Used as `with open_unit_of_work() as uow: ...; uow.commit()`. Leaving the block without
+    `commit()`, or with an exception, changes nothing. An instance is used once, by one thread.
+    Storage faults are raised as `LedgerError`.
+    """
+
+    @property
+    def workflows(self) -> WorkflowRepository: ...
+    @property
+    def variants(self) -> VariantRepository: ...
+    @property
+    def batch_tests(self) -> BatchTestRepository: ...
+    @property
+    def cases(self) -> CaseRepository: ...
+    @property
+    def cells(self) -> CellRepository: ...
+    @property
+    def executions(self) -> ExecutionRepository: ...
+    @property
+    def node_boundaries(self) -> NodeBoundaryRepository: ...
+    @property
+    def file_commits(self) -> FileCommitRepository: ...
+    @property
+    def checkpoint_files(self) -> CheckpointFileRepository: ...
+    @property
+    def evaluation_results(self) -> EvaluationResultRepository: ...
+    @property
+    def outbox(self) -> OutboxRepository: ...
+    @property
+    def audit_log(self) -> AuditLogRepository: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def commit(self) -> None:
+        """Makes everything written in this block durable, at once."""
+        ...
+
+
+class OpenUnitOfWork(Protocol):
+    """Makes a fresh unit of work.
+
+    `write` says at the door whether the block will write: a writer takes its place in the queue
+    when the block is entered, so that two writers wait for each other and never fail half way.
+    """
+
+    def __call__(self, *, write: bool = False) -> UnitOfWork: ...

@@ -1,0 +1,46 @@
+"""The folder an execution works in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
+
+
+class Workspace(Protocol):
+    """One execution's own folder, made on first use.
+
+    An execution that never asks for its folder never pays for one: until `path()` is called, its
+    files are exactly those it started with.
+    """
+
+    def path(self) -> Path:
+        """The folder, with the starting files in it. Thread-safe."""
+        ...
+
+    @property
+    def is_made(self) -> bool:
+        """Whether `path()` has been called."""
+        ...
+
+    def snapshot(self) -> FileSnapshot | None:
+        """What the folder holds now, its blobs durable; None while it is not made."""
+        ...
+
+    def remove(self) -> None:
+        """Deletes the folder, if it was made."""
+        ...
+
+
+class WorkspaceStore(Protocol):
+    """Makes workspaces below one folder."""
+
+    def open(self, execution_id: str, label: str, start: Mapping[str, FileMemento]) -> Workspace:
+        """The workspace of an execution that starts with these files.
+
+        `label` is a relative path that people can read (`<combination>/<case>-<repeat>`), made
+        safe for the file system here. A folder left by an earlier attempt is replaced on first use.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The adapters of the ports: databases, files, LangGraph and the environment."""

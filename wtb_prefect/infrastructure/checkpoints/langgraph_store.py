@@ -1,0 +1,238 @@
+"""The checkpoint port over LangGraph's savers (memory and SQLite)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from wtb_prefect.domain.checkpoint import StoredCheckpoint
+from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.errors import CheckpointError
+
+_NULL_TASK = "00000000-0000-0000-0000-000000000000"
+_SPECIAL = (ERROR, INTERRUPT, RESUME)
+
+
+def config_for(thread: str, checkpoint_id: str | None = None) -> RunnableConfig:
+    """The config that addresses a thread of the root graph, or one checkpoint of it."""
+    configurable = {"thread_id": thread, "checkpoint_ns": ""}
+    if checkpoint_id is not None:
+        configurable["checkpoint_id"] = checkpoint_id
+    return {"configurable": configurable}
+
+
+@contextmanager
+def _faults(what: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise CheckpointError(f"checkpoint store: {what}: {exc}") from exc
+
+
+class LangGraphCheckpointStore:
+    """What both savers share; `saver` is what graphs are compiled with."""
+
+    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+        self.saver = saver
+
+    def save(self, checkpoint: StoredCheckpoint) -> None:
+        """Stores channel values as a checkpoint of format 4."""
+        versions = dict.fromkeys(checkpoint.channel_values, self.saver.get_next_version(None, None))
+        stored: Any = {
+            "v": 4,
+            "id": checkpoint.checkpoint_id,
+            "ts": datetime.now(UTC).isoformat(),
+            "channel_values": dict(checkpoint.channel_values),
+            "channel_versions": versions,
+            "versions_seen": {},
+        }
+        metadata: Any = {"source": "update", **checkpoint.metadata, "step": checkpoint.step}
+        with _faults("save"):
+            self.saver.put(
+                config_for(checkpoint.thread_id, checkpoint.parent_id), stored, metadata, versions
+            )
+
+    def load(self, thread_id: str, checkpoint_id: CheckpointId) -> StoredCheckpoint:
+        """See `CheckpointStore.load`."""
+        return _stored(self.tuple_of(thread_id, checkpoint_id))
+
+    def tuple_of(self, thread_id: str, checkpoint_id: CheckpointId) -> CheckpointTuple:
+        """LangGraph's own record of a checkpoint; raises `CheckpointError` if there is none."""
+        with _faults("load"):
+            found = self.saver.get_tuple(config_for(thread_id, checkpoint_id))
+        if found is None:
+            raise CheckpointError(f"no checkpoint {checkpoint_id} in thread {thread_id}")
+        return found
+
+    def latest(self, thread_id: str) -> StoredCheckpoint | None:
+        """See `CheckpointStore.latest`."""
+        with _faults("latest"):
+            found = self.saver.get_tuple(config_for(thread_id))
+        return None if found is None else _stored(found)
+
+    def history(self, thread_id: str) -> list[StoredCheckpoint]:
+        """See `CheckpointStore.history`."""
+        with _faults("history"):
+            return [_stored(found) for found in self.saver.list(config_for(thread_id))][::-1]
+
+    def exists(self, thread_id: str, checkpoint_id: CheckpointId) -> bool:
+        """See `CheckpointStore.exists`."""
+        with _faults("exists"):
+            return self.saver.get_tuple(config_for(thread_id, checkpoint_id)) is not None
+
+    def delete(self, thread_id: str) -> None:
+        """See `CheckpointStore.delete`."""
+        with _faults("delete"):
+            self.saver.delete_thread(thread_id)
+
+    def fork(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+        """See `CheckpointStore.fork`.
+
+        `put` without a checkpoint id in the config, or the copy would have a parent that its
+        thread does not hold; all channel versions as new, or savers that keep values apart lose
+        every non-primitive channel.
+        """
+        source = self.tuple_of(source_thread, checkpoint_id)
+        metadata: Any = {**source.metadata, "wtb_forked_from": source_thread}
+        with _faults("fork"):
+            config = self.saver.put(
+                config_for(target_thread),
+                source.checkpoint,
+                metadata,
+                source.checkpoint["channel_versions"],
+            )
+            for task, path, writes in self._writes_by_task(source):
+                self.saver.put_writes(config, writes, task, path)
+
+    def _writes_by_task(
+        self, source: CheckpointTuple
+    ) -> Iterator[tuple[str, str, Sequence[tuple[str, Any]]]]:
+        """Pending writes to copy. Plain and special ones apart, because savers number writes by
+        their place in the call; without the resume value that belongs to the source's own run."""
+        plain: dict[str, list[tuple[str, Any]]] = {}
+        special: dict[str, list[tuple[str, Any]]] = {}
+        for task, channel, value in source.pending_writes or ():
+            if task == _NULL_TASK and channel == RESUME:
+                continue
+            group = special if channel in _SPECIAL else plain
+            group.setdefault(task, []).append((channel, value))
+        paths = self.task_paths(source)
+        for group in (plain, special):
+            for task, writes in group.items():
+                yield task, paths.get(task, ""), writes
+
+    def task_paths(self, source: CheckpointTuple) -> dict[str, str]:
+        """The recorded task path of each pending write's task: writes are applied in that order."""
+        raise NotImplementedError  # each saver keeps the paths in its own place
+
+    def close(self) -> None:
+        """Nothing to close, unless the saver holds a connection."""
+
+
+class MemoryCheckpointStore(LangGraphCheckpointStore):
+    """Checkpoints in this process; gone with it."""
+
+    saver: InMemorySaver
+
+    def __init__(self, serde: SerializerProtocol | None = None) -> None:
+        super().__init__(InMemorySaver(serde=serde))
+
+    def task_paths(self, source: CheckpointTuple) -> dict[str, str]:
+        """From the saver's own dictionary."""
+        key = _address(source)
+        return {task: path for task, _, _, path in self.saver.writes.get(key, {}).values()}
+
+    def rewind(
+        self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
+    ) -> None:
+        """See `CheckpointStore.rewind`."""
+        threads = self.saver.storage.get(thread_id, {})
+        root = threads.get("", {})
+        for newer in [found for found in root if found > checkpoint_id]:
+            del root[newer]
+            self.saver.writes.pop((thread_id, "", newer), None)
+        writes = self.saver.writes.get((thread_id, "", checkpoint_id), {})
+        for key, (task, channel, *_) in list(writes.items()):
+            if task not in keep_tasks and channel not in (INTERRUPT, RESUME):
+                del writes[key]
+
+
+class SqliteCheckpointStore(LangGraphCheckpointStore):
+    """Checkpoints in one SQLite file; several processes may write it at once."""
+
+    saver: SqliteSaver
+
+    def __init__(self, path: Path, serde: SerializerProtocol | None = None) -> None:
+        with _faults(f"open {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # 30 s: under load SQLite's writers queue for longer than its default of 5 s.
+            self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+            self._connection.execute("PRAGMA synchronous=FULL")
+            super().__init__(SqliteSaver(self._connection, serde=serde))
+            self.saver.setup()
+
+    def task_paths(self, source: CheckpointTuple) -> dict[str, str]:
+        """From the writes table."""
+        with self.saver.lock:
+            rows = self._connection.execute(
+                "SELECT DISTINCT task_id, task_path FROM writes "
+                "WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+                _address(source),
+            ).fetchall()
+        return dict(rows)
+
+    def rewind(
+        self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
+    ) -> None:
+        """See `CheckpointStore.rewind`; one transaction of our own (the saver's cursor commits
+        even what failed half way)."""
+        keep = sorted(keep_tasks)
+        marks = ",".join("?" * len(keep))
+        with _faults("rewind"), self.saver.lock, self._connection:
+            for table in ("checkpoints", "writes"):
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = '' "  # noqa: S608 - fixed names
+                    "AND checkpoint_id > ?",
+                    (thread_id, checkpoint_id),
+                )
+            self._connection.execute(
+                "DELETE FROM writes WHERE thread_id = ? AND checkpoint_ns = '' "
+                f"AND checkpoint_id = ? AND channel NOT IN (?, ?) AND task_id NOT IN ({marks})",  # noqa: S608 - only marks
+                (thread_id, checkpoint_id, INTERRUPT, RESUME, *keep),
+            )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+
+def _address(source: CheckpointTuple) -> tuple[str, str, str]:
+    configurable = source.config["configurable"]
+    return configurable["thread_id"], configurable["checkpoint_ns"], source.checkpoint["id"]
+
+
+def _stored(found: CheckpointTuple) -> StoredCheckpoint:
+    parent = (found.parent_config or {}).get("configurable", {}).get("checkpoint_id")
+    pending = {
+        task for task, channel, _ in found.pending_writes or () if channel not in _SPECIAL
+    }
+    return StoredCheckpoint(
+        checkpoint_id=CheckpointId(found.checkpoint["id"]),
+        thread_id=found.config["configurable"]["thread_id"],
+        parent_id=parent,
+        step=found.metadata.get("step", -2),
+        channel_values=found.checkpoint["channel_values"],
+        metadata=cast("dict[str, Any]", found.metadata),
+        pending_tasks=tuple(sorted(pending)),
+    )

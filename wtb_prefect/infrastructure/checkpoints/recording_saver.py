@@ -1,0 +1,176 @@
+"""The seam between LangGraph's loop and the ledger: every save passes here, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
+
+from wtb_prefect.domain.execution import NodeFailure
+from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
+
+_SPECIAL = frozenset((ERROR, INTERRUPT, RESUME))
+
+
+@dataclass(slots=True)
+class Watch:
+    """One thread under observation: its observer, and what the probe needs to know."""
+
+    observer: StepObserver
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    keep_all_writes: bool = False
+    head: str | None = None
+    live_writes: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+class RecordingSaver(BaseCheckpointSaver[Any]):
+    """Delegates to a saver and tells the observer of the thread before and after each save.
+
+    Its async methods call the saver directly: a hop to another thread costs more than a SQLite
+    insert (16.6 ms against 7.8 ms for a five-node graph with LangGraph's own async saver).
+    """
+
+    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+        super().__init__(serde=saver.serde)
+        self.saver = saver
+        self._watched: dict[str, Watch] = {}
+
+    def watch(self, thread_id: str, watch: Watch) -> None:
+        """Begins to report saves of a thread."""
+        self._watched[thread_id] = watch
+
+    def unwatch(self, thread_id: str) -> None:
+        """Ends it."""
+        self._watched.pop(thread_id, None)
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """As the saver numbers versions."""
+        return self.saver.get_next_version(current, channel)
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As the saver."""
+        return self.saver.get_tuple(config)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As the saver."""
+        return self.saver.get_tuple(config)
+
+    def list(self, config: RunnableConfig | None, **options: Any) -> Iterator[CheckpointTuple]:
+        """As the saver."""
+        return self.saver.list(config, **options)
+
+    async def alist(
+        self, config: RunnableConfig | None, **options: Any
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As the saver."""
+        for found in self.saver.list(config, **options):
+            yield found
+
+    async def aget_delta_channel_history(self, **options: Any) -> Any:
+        """As the saver."""
+        return self.saver.get_delta_channel_history(**options)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Files durable, then the checkpoint, then the ledger's transaction."""
+        watch = self._of(config)
+        if watch is None:
+            return self.saver.put(config, checkpoint, metadata, new_versions)
+        async with watch.order:
+            await watch.observer.checkpoint_coming()
+            saved = self.saver.put(config, checkpoint, metadata, new_versions)
+            watch.head = checkpoint["id"]
+            watch.live_writes.clear()
+            parent = config["configurable"].get("checkpoint_id")
+            watch.observer.checkpoint_saved(
+                CheckpointId(checkpoint["id"]),
+                None if parent is None else CheckpointId(parent),
+                metadata["step"],
+            )
+            return saved
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Files durable, then the pending writes, then the ledger's transaction."""
+        watch = self._of(config)
+        if watch is None:
+            return self.saver.put_writes(config, writes, task_id, task_path)
+        async with watch.order:
+            if any(channel in _SPECIAL for channel, _ in writes):
+                self.saver.put_writes(config, writes, task_id, task_path)
+                self._report_special(watch, writes, task_id)
+                return None
+            wanted = await watch.observer.task_finished(task_id, _usage(writes))
+            if wanted or watch.keep_all_writes:
+                self.saver.put_writes(config, writes, task_id, task_path)
+                watch.live_writes[task_id] = list(writes)
+                watch.observer.task_saved(task_id)
+            return None
+
+    def delete_thread(self, thread_id: str) -> None:
+        """As the saver."""
+        self.saver.delete_thread(thread_id)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As the saver."""
+        self.saver.delete_thread(thread_id)
+
+    def _of(self, config: RunnableConfig) -> Watch | None:
+        configurable = config["configurable"]
+        if configurable.get("checkpoint_ns"):
+            return None  # a subgraph's own checkpoints: part of the mount node's visit
+        return self._watched.get(configurable["thread_id"])
+
+    @staticmethod
+    def _report_special(watch: Watch, writes: Sequence[tuple[str, Any]], task_id: str) -> None:
+        for channel, value in writes:
+            if channel == INTERRUPT:
+                watch.interrupted = True
+            if channel == ERROR:
+                watch.observer.task_failed(task_id, failure_of(value, None))
+
+
+def failure_of(error: BaseException, node: str | None) -> NodeFailure:
+    """An exception as the ledger keeps it."""
+    return NodeFailure(
+        node=node,
+        type=type(error).__name__,
+        message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _usage(writes: Sequence[tuple[str, Any]]) -> tuple[int, int]:
+    """(input, output) tokens of the messages a task wrote; 0 where messages carry no usage."""
+    read = written = 0
+    for _, value in writes:
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            usage = getattr(item, "usage_metadata", None)
+            if isinstance(usage, dict):
+                read += usage.get("input_tokens", 0)
+                written += usage.get("output_tokens", 0)
+    return read, written

@@ -1,0 +1,1 @@
+"""The ledger on SQLAlchemy Core, and its twin in memory."""

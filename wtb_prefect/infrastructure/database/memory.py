@@ -1,0 +1,383 @@
+"""The ledger in memory: same rows, same rules, no file. For tests.
+
+Committed tables are never changed: a writer copies the tables it touches and publishes them at
+commit, so a reader keeps seeing what was committed when it began.
+"""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import Table
+
+from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
+from wtb_prefect.domain.evaluation import EvaluationResult
+from wtb_prefect.domain.execution import Execution, ExecutionStatus
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
+from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
+from wtb_prefect.errors import LedgerError
+from wtb_prefect.infrastructure.database import file_rows, rows, tables
+from wtb_prefect.infrastructure.database.codecs import prose, time_text
+from wtb_prefect.infrastructure.database.memory_tables import MemoryTables, Snapshot
+
+_T = TypeVar("_T")
+
+BUSY_SECONDS = 30.0
+
+
+class MemoryLedger:
+    """What is committed. Calling it opens a unit of work, as the `OpenUnitOfWork` port says."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot = {}
+        self.writer = threading.Lock()
+
+    def __call__(self, *, write: bool = False) -> InMemoryUnitOfWork:
+        return InMemoryUnitOfWork(self, write=write)
+
+
+class InMemoryUnitOfWork:
+    """One transaction on a `MemoryLedger`."""
+
+    def __init__(self, ledger: MemoryLedger, *, write: bool = False) -> None:
+        self._ledger = ledger
+        self._write = write
+        self._tables = session = MemoryTables(writable=write)
+        self.workflows = MemoryWorkflows(session)
+        self.variants = MemoryVariants(session)
+        self.batch_tests = MemoryBatchTests(session)
+        self.cases = MemoryCases(session)
+        self.cells = MemoryCells(session)
+        self.executions = MemoryExecutions(session)
+        self.node_boundaries = MemoryNodeBoundaries(session)
+        self.file_commits = MemoryFileCommits(session)
+        self.checkpoint_files = MemoryCheckpointFiles(session)
+        self.evaluation_results = MemoryEvaluationResults(session)
+        self.outbox = MemoryOutbox(session)
+        self.audit_log = MemoryAuditLog(session)
+
+    def __enter__(self) -> Self:
+        if self._write and not self._ledger.writer.acquire(timeout=BUSY_SECONDS):
+            raise LedgerError(f"the ledger was busy for {BUSY_SECONDS:.0f} s")
+        self._tables.open(self._ledger.snapshot)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._tables.close()
+        if self._write:
+            self._ledger.writer.release()
+
+    def commit(self) -> None:
+        """Publishes everything written in this block, at once; the block is over then."""
+        snapshot = self._tables.checked()
+        if self._write:
+            self._ledger.snapshot = snapshot
+        self._tables.close()
+
+
+class _Repository:
+    def __init__(self, session: MemoryTables) -> None:
+        self._session = session
+
+    def _get(self, table: Table, decode: Callable[[rows.Row], _T], *key: object) -> _T | None:
+        row = self._session.get(table, key)
+        return None if row is None else decode(row)
+
+    def _by_execution(
+        self, table: Table, ids: Sequence[str], decode: Callable[[rows.Row], _T], *order: str
+    ) -> dict[str, list[_T]]:
+        wanted = set(ids)
+        found: dict[str, list[_T]] = {}
+        for row in self._session.where(table, order=order):
+            if row[0] in wanted:  # the first column of these tables is the execution
+                found.setdefault(row[0], []).append(decode(row))
+        return found
+
+
+class MemoryWorkflows(_Repository):
+    def get(self, workflow_id: str) -> TestWorkflow | None:
+        return self._get(tables.workflows, rows.workflow_of, workflow_id)
+
+    def list(self) -> builtins.list[TestWorkflow]:
+        found = self._session.where(tables.workflows, order=("name", "workflow_id"))
+        return [rows.workflow_of(row) for row in found]
+
+    def save(self, workflow: TestWorkflow) -> None:
+        self._session.put(tables.workflows, rows.workflow_row(workflow))
+
+
+class MemoryVariants(_Repository):
+    def list(self, workflow_id: str) -> builtins.list[NodeVariant]:
+        order = ("node", "name", "fingerprint")
+        found = self._session.where(tables.variants, order=order, workflow_id=workflow_id)
+        return [rows.variant_of(row) for row in found]
+
+    def save_many(self, variants: Iterable[NodeVariant]) -> None:
+        for variant in variants:
+            self._session.put(tables.variants, rows.variant_row(variant))
+
+
+class MemoryBatchTests(_Repository):
+    def get(self, batch_id: str) -> BatchTest | None:
+        return self._get(tables.batch_tests, rows.batch_of, batch_id)
+
+    def list(self, workflow_id: str | None = None) -> builtins.list[BatchTest]:
+        wanted = {} if workflow_id is None else {"workflow_id": workflow_id}
+        order = ("created_at", "batch_id")
+        found = self._session.where(tables.batch_tests, order=order, **wanted)
+        return [rows.batch_of(row) for row in reversed(found)]
+
+    def save(self, batch: BatchTest) -> None:
+        self._session.put(tables.batch_tests, rows.batch_row(batch))
+
+    def finish(
+        self, batch_id: str, status: BatchStatus, node_executions: int, at: datetime
+    ) -> None:
+        batch = self.get(batch_id)
+        if batch is None:
+            raise LedgerError(f"no batch test {batch_id!r} to finish")
+        self._session.update(
+            tables.batch_tests,
+            (batch_id,),
+            status=status.value,
+            node_executions=batch.node_executions + node_executions,
+            finished_at=time_text(at),
+            owner_host=None,
+            owner_pid=None,
+            owner_started=None,
+        )
+
+    def own(self, batch_id: str, owner: Owner, runner: str, at: datetime) -> None:
+        owned = self._session.update(
+            tables.batch_tests,
+            (batch_id,),
+            owner_host=owner.host,
+            owner_pid=owner.pid,
+            owner_started=owner.started,
+            runner=runner,
+            status=BatchStatus.RUNNING.value,
+            started_at=time_text(at),
+        )
+        if not owned:
+            raise LedgerError(f"no batch test {batch_id!r} to own")
+
+
+class MemoryCases(_Repository):
+    def get(self, batch_id: str, case_id: str) -> StoredCase | None:
+        return self._get(tables.cases, rows.case_of, batch_id, case_id)
+
+    def list(self, batch_id: str) -> builtins.list[StoredCase]:
+        order = ("position", "case_id")
+        found = self._session.where(tables.cases, order=order, batch_id=batch_id)
+        return [rows.case_of(row) for row in found]
+
+    def save_many(self, cases: Iterable[StoredCase]) -> None:
+        for case in cases:
+            self._session.put(tables.cases, rows.case_row(case))
+
+
+class MemoryCells(_Repository):
+    def get(self, cell_id: str) -> BatchCell | None:
+        return self._get(tables.cells, rows.cell_of, cell_id)
+
+    def list(self, batch_id: str) -> builtins.list[BatchCell]:
+        order = ("case_id", "repeat", "combination")
+        found = self._session.where(tables.cells, order=order, batch_id=batch_id)
+        return [rows.cell_of(row) for row in found]
+
+    def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
+        return Counter(cell.status for cell in self.list(batch_id))
+
+    def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
+        completed = ExecutionStatus.COMPLETED.value
+        found = self._session.where(tables.cells, order=("cell_id",), status=completed)
+        cells = {cell.key: cell for cell in map(rows.cell_of, reversed(found))}
+        return {key: cells[key] for key in keys if key in cells}
+
+    def save_many(self, cells: Iterable[BatchCell]) -> None:
+        for cell in cells:
+            self._session.put(tables.cells, rows.cell_row(cell))
+
+    def resolve(
+        self,
+        cell_ids: Sequence[str],
+        execution_id: str | None,
+        status: ExecutionStatus,
+        unshared_reason: str | None,
+    ) -> None:
+        outcome: dict[str, Any] = {
+            "execution_id": execution_id,
+            "status": status.value,
+            "unshared_reason": prose(unshared_reason),
+        }
+        for cell_id in cell_ids:
+            self._session.update(tables.cells, (cell_id,), **outcome)
+
+
+class MemoryExecutions(_Repository):
+    def get(self, execution_id: str) -> Execution | None:
+        return self._get(tables.executions, rows.execution_of, execution_id)
+
+    def get_many(self, execution_ids: Sequence[str]) -> dict[str, Execution]:
+        found = {execution_id: self.get(execution_id) for execution_id in execution_ids}
+        return {key: execution for key, execution in found.items() if execution is not None}
+
+    def list(
+        self, *, batch_id: str | None = None, workflow_id: str | None = None
+    ) -> builtins.list[Execution]:
+        asked = {"batch_id": batch_id, "workflow_id": workflow_id}
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        order = ("created_at", "execution_id")
+        found = self._session.where(tables.executions, order=order, **wanted)
+        return [rows.execution_of(row) for row in found]
+
+    def total_bodies(self, batch_id: str) -> int:
+        return sum(execution.node_executions for execution in self.list(batch_id=batch_id))
+
+    def lineage(self, execution_id: str) -> builtins.list[Execution]:
+        line: list[Execution] = []
+        current = self.get(execution_id)
+        while current is not None:
+            line.append(current)
+            current = self.get(current.lineage.parent_id) if current.lineage else None
+        return line[::-1]
+
+    def add(self, execution: Execution) -> None:
+        if not self._session.put_new(tables.executions, rows.execution_row(execution)):
+            raise LedgerError(f"the execution {execution.execution_id!r} exists already")
+
+    def save(self, execution: Execution) -> None:
+        self._session.put(tables.executions, rows.execution_row(execution))
+
+    def advance(
+        self,
+        execution_id: str,
+        head: CheckpointId,
+        step: int,
+        commit_id: str | None,
+        node_executions: int,
+    ) -> None:
+        execution = self.get(execution_id)
+        if execution is None:
+            raise LedgerError(f"no execution {execution_id!r} to advance")
+        self._session.update(
+            tables.executions,
+            (execution_id,),
+            head=head,
+            step=step,
+            commit_id=commit_id,
+            node_executions=execution.node_executions + node_executions,
+        )
+
+    def set_status(self, execution_id: str, status: ExecutionStatus) -> None:
+        if not self._session.update(tables.executions, (execution_id,), status=status.value):
+            raise LedgerError(f"no execution {execution_id!r} to set {status.value}")
+
+    def delete(self, execution_id: str) -> None:
+        self._session.remove(tables.executions, execution_id=execution_id)
+        for table in (tables.node_boundaries, tables.checkpoint_files, tables.evaluation_results):
+            self._session.remove(table, execution_id=execution_id)
+
+
+class MemoryNodeBoundaries(_Repository):
+    def list(self, execution_id: str) -> builtins.list[NodeBoundary]:
+        found = self._session.where(tables.node_boundaries, execution_id=execution_id)
+        return [rows.boundary_of(row) for row in found]
+
+    def list_many(self, execution_ids: Sequence[str]) -> dict[str, builtins.list[NodeBoundary]]:
+        return self._by_execution(tables.node_boundaries, execution_ids, rows.boundary_of)
+
+    def save_many(self, boundaries: Sequence[NodeBoundary]) -> None:
+        for boundary in boundaries:
+            self._session.put(tables.node_boundaries, rows.boundary_row(boundary))
+
+    def set_exit(
+        self, execution_id: str, task_ids: Sequence[str], exit_checkpoint_id: CheckpointId
+    ) -> None:
+        for task_id in task_ids:
+            key = (execution_id, task_id)
+            self._session.update(tables.node_boundaries, key, exit_checkpoint_id=exit_checkpoint_id)
+
+
+class MemoryFileCommits(_Repository):
+    def get(self, commit_id: str) -> FileCommit | None:
+        row = self._session.get(tables.file_commits, (commit_id,))
+        return None if row is None else file_rows.commit_of(row, self._delta(commit_id))
+
+    def tree(self, commit_id: str) -> dict[str, FileMemento]:
+        parents = {row[0]: row[1] for row in self._session.where(tables.file_commits)}
+        return file_rows.file_tree(map(self._delta, file_rows.chain(commit_id, parents)))
+
+    def add(self, commit: FileCommit) -> None:
+        if self._session.put_new(tables.file_commits, file_rows.commit_row(commit)):
+            for row in file_rows.memento_rows(commit):
+                self._session.put(tables.file_mementos, row)
+
+    def _delta(self, commit_id: str) -> Sequence[rows.Row]:
+        return self._session.where(tables.file_mementos, order=("position",), commit_id=commit_id)
+
+
+class MemoryCheckpointFiles(_Repository):
+    def list(self, execution_id: str) -> builtins.list[CheckpointFileLink]:
+        found = self._session.where(
+            tables.checkpoint_files, order=("sequence",), execution_id=execution_id
+        )
+        return [file_rows.link_of(row) for row in found]
+
+    def save(self, link: CheckpointFileLink) -> None:
+        self._session.put(tables.checkpoint_files, file_rows.link_row(link))
+
+
+class MemoryEvaluationResults(_Repository):
+    def list_many(self, execution_ids: Sequence[str]) -> dict[str, list[EvaluationResult]]:
+        order = ("evaluator", "metric")
+        return self._by_execution(tables.evaluation_results, execution_ids, rows.result_of, *order)
+
+    def replace(self, execution_id: str, results: Sequence[EvaluationResult]) -> None:
+        self._session.remove(tables.evaluation_results, execution_id=execution_id)
+        for result in results:
+            if not self._session.put_new(tables.evaluation_results, rows.result_row(result)):
+                raise LedgerError(f"two results {result.metric!r} of execution {execution_id!r}")
+
+
+class MemoryOutbox(_Repository):
+    def list(
+        self, status: OutboxStatus | None = None, limit: int = 1000
+    ) -> builtins.list[OutboxEvent]:
+        wanted = {} if status is None else {"status": status.value}
+        found = self._session.where(tables.outbox_events, **wanted)
+        return [rows.event_of(row) for row in found[:limit]]
+
+    def count(self) -> Mapping[OutboxStatus, int]:
+        return {
+            status: len(self._session.where(tables.outbox_events, status=status.value))
+            for status in OutboxStatus
+        }
+
+    def add_many(self, events: Sequence[OutboxEvent]) -> None:
+        for event in events:
+            self._session.put_new(tables.outbox_events, rows.event_row(event))
+
+
+class MemoryAuditLog(_Repository):
+    def list(self, subject: str | None = None, limit: int = 1000) -> builtins.list[AuditEntry]:
+        wanted = {} if subject is None else {"subject": subject}
+        found = self._session.where(tables.audit_log, **wanted)
+        return [rows.audit_of(row) for row in found[:limit]]
+
+    def append(self, entry: AuditEntry) -> None:
+        self._session.append(tables.audit_log, rows.audit_row(entry))

@@ -1,0 +1,1 @@
+"""The repositories of the ports on SQL, one file per aggregate."""

@@ -1,0 +1,88 @@
+"""File commits, and which of them belong to which checkpoint."""
+
+from __future__ import annotations
+
+import builtins
+
+from sqlalchemy import bindparam, select
+
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.infrastructure.database import tables
+from wtb_prefect.infrastructure.database.file_rows import (
+    chain,
+    commit_of,
+    commit_row,
+    file_tree,
+    link_of,
+    link_row,
+    memento_rows,
+)
+from wtb_prefect.infrastructure.database.rows import Fetched
+from wtb_prefect.infrastructure.database.session import Session
+from wtb_prefect.infrastructure.database.statements import (
+    insert_or_ignore,
+    insert_row,
+    upsert,
+)
+
+_c = tables.file_commits.c
+_m = tables.file_mementos.c
+_l = tables.checkpoint_files.c
+
+_COMMIT = select(tables.file_commits).where(_c.commit_id == bindparam("commit_id"))
+_MEMENTOS = (
+    select(tables.file_mementos)
+    .where(_m.commit_id.in_(bindparam("ids", expanding=True)))
+    .order_by(_m.position)
+)
+_line = (
+    select(_c.commit_id, _c.parent_id)
+    .where(_c.commit_id == bindparam("commit_id"))
+    .cte("line", recursive=True)
+)
+# UNION, not UNION ALL: a chain that bites its tail (a damaged ledger) ends.
+_line = _line.union(select(_c.commit_id, _c.parent_id).where(_c.commit_id == _line.c.parent_id))
+_CHAIN = select(_line)
+_ADD = insert_or_ignore(tables.file_commits)
+_ADD_MEMENTO = insert_row(tables.file_mementos)
+
+_LINKS = (
+    select(tables.checkpoint_files)
+    .where(_l.execution_id == bindparam("execution_id"))
+    .order_by(_l.sequence)
+)
+_SAVE_LINK = upsert(tables.checkpoint_files, "execution_id", "sequence")
+
+
+class SqlFileCommits:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, commit_id: str) -> FileCommit | None:
+        row = self._session.fetch_one(_COMMIT, commit_id=commit_id)
+        if row is None:
+            return None
+        return commit_of(row, self._session.fetch_by_ids(_MEMENTOS, [commit_id]))
+
+    def tree(self, commit_id: str) -> dict[str, FileMemento]:
+        parents = {row[0]: row[1] for row in self._session.fetch(_CHAIN, {"commit_id": commit_id})}
+        deltas: dict[str, list[Fetched]] = {one: [] for one in chain(commit_id, parents)}
+        for row in self._session.fetch_by_ids(_MEMENTOS, list(deltas)):
+            deltas[row[0]].append(row)
+        return file_tree(deltas.values())
+
+    def add(self, commit: FileCommit) -> None:
+        if self._session.write(_ADD, commit_row(commit)):
+            self._session.write_many(_ADD_MEMENTO, memento_rows(commit))
+
+
+class SqlCheckpointFiles:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def list(self, execution_id: str) -> builtins.list[CheckpointFileLink]:
+        rows = self._session.fetch(_LINKS, {"execution_id": execution_id})
+        return [link_of(row) for row in rows]
+
+    def save(self, link: CheckpointFileLink) -> None:
+        self._session.write(_SAVE_LINK, link_row(link))

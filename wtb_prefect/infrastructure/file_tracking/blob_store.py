@@ -1,0 +1,324 @@
+"""Blobs in a local folder: `objects/{hash[:2]}/{hash[2:]}`, written once, read with a check."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from wtb_prefect.domain.identifiers import BlobId
+from wtb_prefect.errors import FileTrackingError
+
+_CHUNK = 1 << 20
+_BLOB_ID = re.compile(r"[0-9a-f]{64}")
+# O_NONBLOCK: a FIFO put in a file's place must not hang the open.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LocalBlobStore:
+    """A `BlobStore` that several threads and several processes may write to at once.
+
+    A blob gets its name, and can be read, once it is flushed: what has a name has durable content.
+    A crash leaves nothing but files in `objects/tmp/`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._objects = os.path.join(os.path.abspath(root), "objects")
+        self._temporary = os.path.join(self._objects, "tmp")
+        self._token = secrets.token_hex(8)
+        self._counter = itertools.count()
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        # The temp file of each blob put since the last flush; None where the blob has its name
+        # already, but maybe only in memory (another process may be about to sync the folder).
+        self._pending: dict[BlobId, str | None] = {}
+        self._durable: set[BlobId] = set()
+        self._mine = _PutByThisThread()
+        self._make_folders()
+
+    def put_file(self, source: Path) -> tuple[BlobId, int]:
+        """Stores a regular file's bytes; a symbolic link is refused, not followed.
+
+        Raises:
+            FileTrackingError: naming the file; no trace of it is left in the store.
+        """
+        try:
+            fd = os.open(source, _READ)
+            try:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):
+                    raise FileTrackingError(f"cannot store {str(source)!r}: not a regular file")
+                if found.st_size <= _CHUNK:
+                    data = os.read(fd, found.st_size + 1)
+                    if len(data) == found.st_size:
+                        return self._put(data), len(data)
+                    os.lseek(fd, 0, os.SEEK_SET)  # it is being written to: read on until it ends
+                return self._put_stream(fd)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot store {str(source)!r}: {exc}") from exc
+
+    def put_bytes(self, data: bytes) -> BlobId:
+        """The same for bytes in memory."""
+        try:
+            return self._put(data)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot store {len(data)} bytes: {exc}") from exc
+
+    def flush(self) -> None:
+        """Makes everything put so far durable, by whichever thread.
+
+        Raises:
+            FileTrackingError: something this thread put since its last flush, or anything that was
+                pending now, could not be made durable. It must be put again.
+        """
+        mine = self._mine.take()
+        with self._flushing:
+            with self._lock:
+                batch, self._pending = self._pending, {}
+            if batch:
+                self._publish(batch)
+        lost = mine - self._durable
+        if lost:
+            raise FileTrackingError(f"blob {min(lost)} was lost when another thread's flush failed")
+
+    def read(self, blob_id: BlobId) -> bytes:
+        """The bytes, checked against the hash."""
+        fd = self._open(blob_id)
+        try:
+            data = b"".join(_chunks(fd))
+        except OSError as exc:
+            raise FileTrackingError(f"cannot read blob {blob_id}: {exc}") from exc
+        finally:
+            os.close(fd)
+        _verify(blob_id, hashlib.sha256(data).hexdigest())
+        return data
+
+    def copy_to(self, blob_id: BlobId, target: Path) -> None:
+        """Writes the bytes to a new file, verifying the hash while copying."""
+        fd = self._open(blob_id)
+        try:
+            copy = os.open(target, _NEW, 0o666)
+            try:
+                _verify(blob_id, _copy(fd, copy)[0])
+            except BaseException:  # whatever happened: half a file must not stay
+                os.unlink(target)
+                raise
+            finally:
+                os.close(copy)
+        except OSError as exc:
+            raise FileTrackingError(
+                f"cannot copy blob {blob_id} to {str(target)!r}: {exc}"
+            ) from exc
+        finally:
+            os.close(fd)
+
+    def exists(self, blob_id: BlobId) -> bool:
+        """Whether the blob has its name (its bytes are not looked at)."""
+        return os.path.exists(self._path(blob_id))
+
+    def _make_folders(self) -> None:
+        """All folders at once: one made later would need a sync of `objects/` per flush.
+
+        `tmp` is made last, so that its presence says that the others are there, durably.
+        """
+        if os.path.isdir(self._temporary):
+            return
+        try:
+            _make_durable_folder(self._objects)
+            for number in range(256):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(os.path.join(self._objects, f"{number:02x}"))
+            _sync(self._objects)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._temporary)
+            _sync(self._objects)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot make a blob store: {exc}") from exc
+
+    def _path(self, blob_id: BlobId) -> str:
+        if not _BLOB_ID.fullmatch(blob_id):
+            raise FileTrackingError(f"{blob_id!r} is not a blob id")
+        return f"{self._objects}/{blob_id[:2]}/{blob_id[2:]}"
+
+    def _open(self, blob_id: BlobId) -> int:
+        try:
+            return os.open(self._path(blob_id), _READ)
+        except FileNotFoundError as exc:
+            raise FileTrackingError(f"blob {blob_id} is missing from {self._objects!r}") from exc
+        except OSError as exc:
+            raise FileTrackingError(f"cannot read blob {blob_id}: {exc}") from exc
+
+    def _put(self, data: bytes) -> BlobId:
+        blob_id = BlobId(hashlib.sha256(data).hexdigest())
+        if not self._is_stored(blob_id, len(data)):
+            with self._temporary_file() as (fd, name):
+                _write(fd, data)
+            self._keep(blob_id, name)
+        return blob_id
+
+    def _put_stream(self, source: int) -> tuple[BlobId, int]:
+        with self._temporary_file() as (fd, name):
+            digest, size = _copy(source, fd)
+            blob_id = BlobId(digest)
+            is_stored = self._is_stored(blob_id, size)
+        if is_stored:
+            os.unlink(name)
+        else:
+            self._keep(blob_id, name)
+        return blob_id, size
+
+    def _is_stored(self, blob_id: BlobId, size: int) -> bool:
+        """Whether nothing more needs writing; then the blob is part of the next flush, if need be.
+
+        A blob of the wrong size is damaged, and is replaced by a good one. The time of a good one
+        is set to now, so that a clean-up of old blobs spares it.
+        """
+        self._mine.add(blob_id)
+        with self._lock:
+            if self._pending.get(blob_id) is not None:
+                return True
+        path = self._path(blob_id)
+        try:
+            if os.stat(path).st_size != size:
+                return False
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        if blob_id not in self._durable:
+            with self._lock:
+                self._pending.setdefault(blob_id, None)
+        return True
+
+    def _keep(self, blob_id: BlobId, temporary: str) -> None:
+        with self._lock:
+            other = self._pending.get(blob_id)
+            self._pending[blob_id] = temporary
+        if other is not None:
+            os.unlink(other)  # two threads put the same bytes at the same moment
+
+    @contextlib.contextmanager
+    def _temporary_file(self) -> Iterator[tuple[int, str]]:
+        # The process id keeps a forked child, which inherits token and counter, off its parent.
+        name = f"{self._temporary}/{self._token}-{os.getpid()}-{next(self._counter)}"
+        fd = os.open(name, _NEW, 0o444)
+        try:
+            yield fd, name
+        except BaseException:  # whatever happened: the half-written file is of no use
+            os.unlink(name)
+            raise
+        finally:
+            os.close(fd)
+
+    def _publish(self, batch: dict[BlobId, str | None]) -> None:
+        """Contents first, then names, then the folders that hold the names.
+
+        A file that could not be synced is dropped: a second fsync may well report success for pages
+        that the first one lost.
+        """
+        written = {blob_id: name for blob_id, name in batch.items() if name is not None}
+        unnamed = set(written.values())
+        try:
+            for name in unnamed:
+                _start_writing(name)
+            for name in unnamed:
+                _sync(name)
+            for blob_id, name in written.items():
+                os.rename(name, self._path(blob_id))
+                unnamed.discard(name)
+            for folder in {blob_id[:2] for blob_id in batch}:
+                _sync(f"{self._objects}/{folder}")
+        except OSError as exc:
+            raise FileTrackingError(f"cannot make blobs durable: {exc}") from exc
+        finally:
+            for name in unnamed:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+        self._durable.update(batch)
+
+
+class _PutByThisThread(threading.local):
+    """The blobs the current thread has put since its last flush."""
+
+    def __init__(self) -> None:
+        self._ids: set[BlobId] = set()
+
+    def add(self, blob_id: BlobId) -> None:
+        self._ids.add(blob_id)
+
+    def take(self) -> set[BlobId]:
+        ids, self._ids = self._ids, set()
+        return ids
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    """A file's bytes to its end; one read call for a small file that nobody is writing to."""
+    size = os.fstat(fd).st_size
+    data = os.read(fd, min(size + 1, _CHUNK))
+    yield data
+    if len(data) != size:
+        while data := os.read(fd, _CHUNK):
+            yield data
+
+
+def _copy(source: int, target: int) -> tuple[str, int]:
+    """Copies to the end of the source: the hash and the size of what was written."""
+    hasher, size = hashlib.sha256(), 0
+    for data in _chunks(source):
+        hasher.update(data)
+        _write(target, data)
+        size += len(data)
+    return hasher.hexdigest(), size
+
+
+def _write(fd: int, data: bytes) -> None:
+    written = os.write(fd, data)
+    while written < len(data):  # a nearly full disk takes a part and reports the error next time
+        written += os.write(fd, data[written:])
+
+
+def _verify(blob_id: BlobId, actual: str) -> None:
+    if actual != blob_id:
+        raise FileTrackingError(f"blob {blob_id} is damaged: its bytes hash to {actual}")
+
+
+def _start_writing(path: str) -> None:
+    """Has the disk begin on a file, so that syncing many takes half the time.
+
+    The kernel writes dirty pages out before it drops them, and keeps those still being written.
+    """
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as exc:
+        exc.filename = path  # os.fsync knows only the descriptor
+        raise
+    finally:
+        os.close(fd)
+
+
+def _make_durable_folder(path: str) -> None:
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        _make_durable_folder(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        _sync(parent)

@@ -1,0 +1,269 @@
+"""What a folder holds, as mementos over a blob store; and a folder made from mementos."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot, StatSignature
+from wtb_prefect.domain.identifiers import BlobId
+from wtb_prefect.domain.interfaces.file_tracking import BlobStore
+from wtb_prefect.errors import FileTrackingError
+
+_PERMISSIONS = 0o777
+# How much older than a snapshot a file's mtime must be for its signature to be trusted. The kernel
+# stamps files by a clock that ticks every 1 to 10 ms; a file system that keeps whole (or pairs of)
+# seconds shows it by round numbers.
+_TICK_NS = 20_000_000
+_COARSE_TICK_NS = 2_100_000_000
+_MICROSECOND_NS = 1_000
+# Restored files get an mtime this far back, so that the next snapshot trusts their signatures and
+# any write shows, even one in the same tick.
+_SETTLED_NS = 4_000_000_000
+_STAGING_TRIES = 100
+
+
+class LocalFileTracker:
+    """A `FileTracker` for folders of the local file system.
+
+    Folders are only the paths of files: an empty one is not remembered, nor is a folder's mode.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    def snapshot(self, root: Path, previous: FileSnapshot) -> FileSnapshot:
+        """Stores what changed; an untouched folder costs one stat a file and gives `previous`.
+
+        A file changed while it is read is recorded as it was stored, and read again next time.
+        """
+        scan = _Scan(self._blobs, previous, time.time_ns())
+        try:
+            scan.folder(os.fspath(root))
+        except OSError as exc:
+            raise FileTrackingError(f"cannot read {str(root)!r}: {exc}") from exc
+        if scan.is_unchanged:
+            return previous
+        self._blobs.flush()
+        return scan.result()
+
+    def restore(self, files: Mapping[str, FileMemento], root: Path) -> FileSnapshot:
+        """Fills a folder next to `root`, then gives it the name. It need not survive a power cut.
+
+        Links are written as links, wherever they point; nothing is ever written through one.
+        """
+        folders = _checked_folders(files)
+        started = time.time_ns()
+        staging = ""
+        try:
+            staging = _make_staging(os.path.dirname(os.path.abspath(root)))
+            for folder in folders:
+                os.mkdir(f"{staging}/{folder}")
+            stats = {
+                path: self._write(memento, f"{staging}/{path}", started - _SETTLED_NS)
+                for path, memento in files.items()
+            }
+            os.rename(staging, root)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot restore {str(root)!r}: {exc}") from exc
+        finally:
+            if staging and os.path.lexists(staging):
+                shutil.rmtree(staging, ignore_errors=True)
+        return FileSnapshot(files=dict(files), stats=stats, taken_ns=started)
+
+    def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
+        """Stores given contents as durable blobs and returns their mementos (for case files)."""
+        contents = dict(files)
+        _checked_folders(contents)
+        mementos = tuple(
+            FileMemento(path=path, blob_id=self._blobs.put_bytes(data), size=len(data))
+            for path, data in contents.items()
+        )
+        self._blobs.flush()
+        return mementos
+
+    def _write(self, memento: FileMemento, target: str, mtime_ns: int) -> StatSignature:
+        if memento.is_symlink:
+            self._write_link(memento, target)
+        else:
+            self._blobs.copy_to(memento.blob_id, Path(target))
+        os.utime(target, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+        found = os.lstat(target)
+        if found.st_size != memento.size:
+            raise FileTrackingError(
+                f"blob {memento.blob_id} has {found.st_size} bytes, "
+                f"but {memento.path!r} was recorded with {memento.size}"
+            )
+        permissions = memento.mode & _PERMISSIONS
+        if found.st_mode & _PERMISSIONS != permissions and not memento.is_symlink:
+            os.chmod(target, permissions)
+            found = os.lstat(target)
+        return _signature(found)
+
+    def _write_link(self, memento: FileMemento, target: str) -> None:
+        text = self._blobs.read(memento.blob_id)
+        if b"\0" in text:
+            raise FileTrackingError(f"blob {memento.blob_id} is no link target: it holds a NUL")
+        os.symlink(os.fsdecode(text), target)
+
+
+class _Scan:
+    """One walk over a folder: reuses what `previous` knows, stores the rest."""
+
+    def __init__(self, blobs: BlobStore, previous: FileSnapshot, taken_ns: int) -> None:
+        self._blobs = blobs
+        self._previous = previous
+        self._taken_ns = taken_ns
+        self._files: dict[str, FileMemento] = {}
+        self._stats: dict[str, StatSignature] = {}
+        self._stored = 0
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Every file of the previous snapshot was found, trusted, and no other."""
+        return not self._stored and len(self._files) == len(self._previous.files)
+
+    def result(self) -> FileSnapshot:
+        return FileSnapshot(files=self._files, stats=self._stats, taken_ns=self._taken_ns)
+
+    def folder(self, root: str) -> None:
+        """Walks the folder; what vanishes meanwhile counts as absent."""
+        waiting = [""]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                with os.scandir(f"{root}/{prefix}") as entries:
+                    for entry in entries:
+                        self._entry(entry, prefix, waiting)
+            except FileNotFoundError:
+                continue
+            except NotADirectoryError:
+                if not prefix:
+                    raise
+
+    def _entry(self, entry: os.DirEntry[str], prefix: str, waiting: list[str]) -> None:
+        path = prefix + entry.name
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(found.st_mode):
+            waiting.append(f"{path}/")
+        elif (known := self._known(path, found)) is not None:
+            self._files[path] = known
+            self._stats[path] = self._previous.stats[path]
+        elif (memento := self._store(entry.path, path, found)) is not None:
+            self._files[path] = memento
+            self._stats[path] = _signature(found)
+
+    def _known(self, path: str, found: os.stat_result) -> FileMemento | None:
+        """The previous memento, if the file was surely not touched since.
+
+        The mode is compared by itself: a restored file's ctime is new, so a chmod in the same tick
+        leaves no other trace.
+        """
+        old = self._previous.stats.get(path)
+        memento = self._previous.files.get(path)
+        if (
+            old is None
+            or memento is None
+            or memento.mode != found.st_mode & _PERMISSIONS
+            or memento.is_symlink != stat.S_ISLNK(found.st_mode)
+            or old.mtime_ns != found.st_mtime_ns
+            or old.ctime_ns != found.st_ctime_ns
+            or old.size != found.st_size
+            or old.inode != found.st_ino
+            or _is_racy(old.mtime_ns, self._previous.taken_ns)
+        ):
+            return None
+        return memento
+
+    def _store(self, source: str, path: str, found: os.stat_result) -> FileMemento | None:
+        _check_path(path)
+        self._stored += 1
+        try:
+            blob_id, size = self._put(source, found.st_mode)
+        except FileNotFoundError:
+            return None
+        except FileTrackingError as exc:
+            if _vanished(exc, source):
+                return None
+            raise
+        return FileMemento(
+            path=path,
+            blob_id=blob_id,
+            size=size,
+            mode=found.st_mode & _PERMISSIONS,
+            is_symlink=stat.S_ISLNK(found.st_mode),
+        )
+
+    def _put(self, source: str, mode: int) -> tuple[BlobId, int]:
+        if stat.S_ISREG(mode):
+            return self._blobs.put_file(Path(source))
+        if stat.S_ISLNK(mode):
+            target = os.fsencode(os.readlink(source))
+            return self._blobs.put_bytes(target), len(target)
+        raise FileTrackingError(f"{source!r} is neither a file, a folder nor a link")
+
+
+def _vanished(error: FileTrackingError, source: str) -> bool:
+    cause = error.__cause__
+    return (
+        isinstance(cause, FileNotFoundError | NotADirectoryError)
+        and cause.filename is not None
+        and os.fspath(cause.filename) == source
+    )
+
+
+def _is_racy(mtime_ns: int, taken_ns: int) -> bool:
+    """Whether a write just after the snapshot could have left the file's times as they were."""
+    tick = _TICK_NS if mtime_ns % _MICROSECOND_NS else _COARSE_TICK_NS
+    return mtime_ns + tick > taken_ns
+
+
+def _signature(found: os.stat_result) -> StatSignature:
+    return StatSignature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+
+
+def _check_path(path: str) -> None:
+    """Refuses a path that is not plainly below its root, or that no other system could name."""
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise FileTrackingError(f"{path!r} is not a relative path inside the workspace")
+    try:
+        path.encode()
+    except UnicodeEncodeError as exc:
+        raise FileTrackingError(f"the file name {path!r} is not valid UTF-8") from exc
+
+
+def _checked_folders(paths: Mapping[str, object]) -> list[str]:
+    """The folders these paths need, parents first; refuses paths that could leave their root."""
+    folders: set[str] = set()
+    for path in paths:
+        _check_path(path)
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    for folder in folders:
+        # A link here would take what is below it out of the workspace.
+        if folder in paths:
+            raise FileTrackingError(f"{folder!r} is recorded both as a file and as a folder")
+    return sorted(folders)
+
+
+def _make_staging(parent: str) -> str:
+    """An empty folder in `parent`, which another thread may be removing because it is empty."""
+    staging = f"{parent}/.restoring-{secrets.token_hex(8)}"
+    for _ in range(_STAGING_TRIES):
+        try:
+            os.makedirs(parent, exist_ok=True)
+            os.mkdir(staging)
+        except FileNotFoundError:
+            continue
+        return staging
+    raise FileTrackingError(f"cannot make a folder in {parent!r}: it keeps being removed")

@@ -1,0 +1,40 @@
+"""What the code inside a node may ask of the bench: its workspace."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
+from wtb_prefect.domain.interfaces.workspace import Workspace
+from wtb_prefect.errors import WTBError
+
+
+@dataclass(slots=True)
+class BodyContext:
+    """The run a node body belongs to. `gate_hits` are (node, live values) as gates met them."""
+
+    workspace: Workspace
+    observer: StepObserver | None = None
+    gate_hits: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")
+"""Set around each run; LangGraph copies the context into its tasks and threads."""
+
+
+def current_workspace() -> Path:
+    """The own directory of the execution that calls this, from inside a node or an evaluator.
+
+    The directory begins with the files of the base workspace, or of the execution it was forked
+    from. What a node writes there is committed with the next checkpoint.
+
+    Raises:
+        WTBError: outside of an execution run by the bench.
+    """
+    context = body_context.get(None)
+    if context is None:
+        raise WTBError("current_workspace() was called outside of an execution run by the bench")
+    return context.workspace.path()

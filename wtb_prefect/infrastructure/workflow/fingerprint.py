@@ -1,0 +1,162 @@
+"""What identifies the code of a node: source, closure values, defaults, version, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wtb_prefect.domain.identifiers import digest
+from wtb_prefect.errors import NotFoundError
+
+OPAQUE = "?"
+"""First character of a fingerprint that does not cover everything the code may depend on."""
+
+
+def fingerprint_code(
+    implementation: Any, version: str | None = None, depends_on: Iterable[str] = ()
+) -> str:
+    """The fingerprint of an implementation: equal code and captured values, equal fingerprint.
+
+    Covered: source text, default values, closure values, `functools.partial` arguments, and the
+    functions, classes and plain constants of the same module that the source names. A captured
+    object whose value cannot be read (a client, a lock) makes the fingerprint opaque (it begins
+    with `?`): results are then not reused across batches, unless `version` is declared.
+    """
+    walk = _Walk(getattr(_function_of(implementation), "__module__", None))
+    walk.visit(implementation)
+    files = [[path, _file_digest(Path(path))] for path in depends_on]
+    mark = OPAQUE if walk.opaque and version is None else ""
+    return mark + digest("code", walk.parts, version, files)
+
+
+def _function_of(thing: Any) -> Any:
+    # LangGraph wraps node functions in a RunnableCallable: `func`, or `afunc` for async ones.
+    for name in ("func", "afunc"):
+        inner = getattr(thing, name, None)
+        if inner is not None and not isinstance(inner, types.MethodType):
+            return inspect.unwrap(inner) if callable(inner) else inner
+    return thing
+
+
+class _Walk:
+    """Collects the JSON-able parts of an implementation, each object once."""
+
+    def __init__(self, module: str | None) -> None:
+        self.module = module
+        self.parts: list[Any] = []
+        self.opaque = False
+        self._seen: set[int] = set()
+
+    def visit(self, thing: Any) -> None:
+        """Adds one object and what it depends on."""
+        thing = _function_of(thing)
+        if id(thing) in self._seen:
+            return
+        self._seen.add(id(thing))
+        if isinstance(thing, (str, int, float, bool, bytes, type(None))):
+            self.parts.append(repr(thing))
+        elif isinstance(thing, types.FunctionType):
+            self._function(thing)
+        elif isinstance(thing, types.MethodType):
+            self.visit(thing.__func__)
+            self.visit(thing.__self__)
+        elif isinstance(thing, type):
+            self._class(thing)
+        elif isinstance(thing, (list, tuple, set, frozenset)):
+            self._items(type(thing).__name__, thing)
+        elif isinstance(thing, Mapping):
+            self._items("mapping", [x for pair in sorted(thing.items(), key=repr) for x in pair])
+        elif hasattr(thing, "func") and hasattr(thing, "keywords"):
+            self._items("partial", [thing.func, thing.args, thing.keywords])
+        elif hasattr(thing, "builder"):
+            self._graph(thing.builder)
+        else:
+            self._object(thing)
+
+    def _items(self, kind: str, items: Iterable[Any]) -> None:
+        values = sorted(items, key=repr) if kind in ("set", "frozenset") else list(items)
+        self.parts.append([kind, len(values)])
+        for value in values:
+            # Equal plain values may be one object: they count each time they appear.
+            self._seen.discard(id(value)) if isinstance(value, (str, int, float)) else None
+            self.visit(value)
+
+    def _function(self, function: types.FunctionType) -> None:
+        self.parts.append(["function", function.__qualname__, _source(function)])
+        self._items("defaults", function.__defaults__ or ())
+        self._items("keyword defaults", sorted((function.__kwdefaults__ or {}).items()))
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+            self.parts.append(["closure", name])
+            try:
+                self.visit(cell.cell_contents)
+            except ValueError:  # a cell that is not filled yet
+                self.parts.append("empty")
+        for name in sorted(_global_names(function.__code__)):
+            self._global(name, function.__globals__.get(name))
+
+    def _global(self, name: str, value: Any) -> None:
+        """Names of the same module: helpers and constants are part of the code that uses them."""
+        if isinstance(value, (types.FunctionType, type)) and value.__module__ == self.module:
+            self.visit(value)
+        elif isinstance(value, (str, int, float, bool, bytes, tuple, frozenset)):
+            self.parts.append(["global", name, repr(value)])
+
+    def _class(self, cls: type) -> None:
+        self.parts.append(["class", f"{cls.__module__}.{cls.__qualname__}"])
+        if cls.__module__ == self.module:
+            self.parts.append(_source(cls))
+
+    def _graph(self, builder: Any) -> None:
+        self.parts.append(["graph", sorted(map(list, builder.edges))])
+        for name, spec in builder.nodes.items():
+            self.parts.append(name)
+            self.visit(spec.runnable)
+
+    def _object(self, thing: Any) -> None:
+        cls = type(thing)
+        self.parts.append(["object", f"{cls.__module__}.{cls.__qualname__}"])
+        call = getattr(cls, "__call__", None)
+        if isinstance(call, types.FunctionType) and cls.__module__ == self.module:
+            self._class(cls)
+        if dataclasses.is_dataclass(thing):
+            self._items("fields", [getattr(thing, f.name) for f in dataclasses.fields(thing)])
+        elif hasattr(thing, "model_dump"):
+            self.visit(thing.model_dump())
+        else:
+            self.opaque = True
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _global_names(constant)
+    return names
+
+
+def _source(thing: Callable[..., Any] | type) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        # No source (a REPL, exec): the byte code and its constants stand for it.
+        code = getattr(thing, "__code__", None)
+        if code is None:
+            return ""
+        return hashlib.sha256(code.co_code).hexdigest() + repr(
+            [c for c in code.co_consts if not isinstance(c, types.CodeType)]
+        )
+
+
+def _file_digest(path: Path) -> str:
+    if path.is_dir():
+        files = sorted(found for found in path.rglob("*") if found.is_file())
+        return digest([[str(f.relative_to(path)), _file_digest(f)] for f in files])
+    if not path.is_file():
+        raise NotFoundError("file or folder in depends_on", str(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest()

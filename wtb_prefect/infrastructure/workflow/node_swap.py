@@ -1,0 +1,129 @@
+"""Putting another implementation in a node's place, in a copy of the user's builder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, cast
+
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph._internal._constants import CONFIG_KEY_TASK_ID
+from langgraph._internal._runnable import RunnableCallable
+from langgraph.graph import StateGraph
+from langgraph.graph._node import StateNodeSpec
+from langgraph.pregel._utils import find_subgraph_pregel
+
+from wtb_prefect.errors import GraphError
+from wtb_prefect.infrastructure.workflow.body_context import body_context
+
+type_builder = StateGraph[Any, Any, Any, Any]
+_AUTO_HANDLER = "__default_error_handler__"
+
+
+class _Undeclared:
+    """Stands for the state schema where a variant's own input annotation is looked for."""
+
+
+def clone_builder(builder: type_builder) -> type_builder:
+    """A builder that can be changed and compiled without touching the user's.
+
+    `compile` writes defaults into the specs and adds a handler node, and a second compile of the
+    same builder can then fail; `deepcopy` fails on locks and clients. Copying the containers and
+    the specs is enough.
+    """
+    clone = copy.copy(builder)
+    clone.nodes = {
+        name: dataclasses.replace(spec)
+        for name, spec in builder.nodes.items()
+        if name != _AUTO_HANDLER
+    }
+    clone.edges = set(builder.edges)
+    clone.waiting_edges = set(builder.waiting_edges)
+    clone.branches = defaultdict(dict, {name: dict(b) for name, b in builder.branches.items()})
+    clone.channels = dict(builder.channels)
+    clone.managed = dict(builder.managed)
+    clone.schemas = {schema: dict(keys) for schema, keys in builder.schemas.items()}
+    clone.compiled = False
+    return clone
+
+
+def swap(builder: type_builder, node: str, implementation: Callable[..., Any]) -> None:
+    """Replaces a node's implementation in place, keeping everything declared about the node.
+
+    Kept: retry, cache, timeout, metadata, defer, error handler and trace policies; destinations
+    and input schema unless the implementation's annotations declare its own.
+    """
+    old = builder.nodes[node]
+    fresh = _spec_of(builder, node, implementation)
+    declared = fresh.input_schema is not _Undeclared
+    builder.nodes[node] = dataclasses.replace(
+        old,
+        runnable=fresh.runnable,
+        input_schema=fresh.input_schema if declared else old.input_schema,
+        ends=fresh.ends or old.ends,
+    )
+
+
+def _spec_of(
+    builder: type_builder, node: str, implementation: Callable[..., Any]
+) -> StateNodeSpec[Any, Any]:
+    """What LangGraph itself makes of an implementation: runnable, input schema, destinations."""
+    scratch = copy.copy(builder)
+    scratch.nodes = {}
+    scratch.state_schema = cast(Any, _Undeclared)
+    try:
+        scratch.add_node(node, implementation)
+    except (ValueError, TypeError) as exc:
+        raise GraphError(f"variant of node {node!r} cannot be a node: {exc}") from exc
+    return scratch.nodes[node]
+
+
+def replace_runnable(builder: type_builder, node: str, runnable: Any) -> None:
+    """Puts a gate in a node's place: nothing of it may be served from a cache."""
+    builder.nodes[node] = dataclasses.replace(
+        builder.nodes[node], runnable=runnable, cache_policy=None
+    )
+
+
+def count_bodies(builder: type_builder) -> None:
+    """Makes every plain function node report its calls; retries are calls of their own.
+
+    Subgraphs and composed runnables are left alone: LangGraph finds subgraphs by looking into what
+    a node closes over, and a wrapper would hide them. Their visits are counted as one call.
+    """
+    for spec in builder.nodes.values():
+        runnable = spec.runnable
+        if type(runnable) is RunnableCallable and find_subgraph_pregel(runnable) is None:
+            spec.runnable = _counted(runnable)
+
+
+def _counted(runnable: RunnableCallable) -> RunnableCallable:
+    counted = copy.copy(runnable)
+    func, afunc = runnable.func, runnable.afunc
+    if func is not None:
+
+        @functools.wraps(func)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            _report()
+            return func(*args, **kwargs)
+
+        counted.func = call
+    if afunc is not None:
+
+        @functools.wraps(afunc)
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            _report()
+            return await afunc(*args, **kwargs)
+
+        counted.afunc = acall
+    return counted
+
+
+def _report() -> None:
+    context = body_context.get(None)
+    if context is not None and context.observer is not None:
+        config = var_child_runnable_config.get() or {}
+        context.observer.body_called(config.get("configurable", {}).get(CONFIG_KEY_TASK_ID, ""))

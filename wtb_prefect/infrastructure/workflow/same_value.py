@@ -1,0 +1,69 @@
+"""Whether a reloaded value is the value that was saved, types and all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wtb_prefect.errors import StateError
+
+
+def difference(live: Any, reloaded: Any, where: str) -> str | None:
+    """Where two values differ, in words; None if they are the same.
+
+    Equality alone is not enough: a tuple that comes back as a list, or a `Counter` that comes back
+    as a dict, is equal to nothing a node could tell apart until one does.
+    """
+    if type(live) is not type(reloaded):
+        return f"{where} is a {_name(live)} and comes back as a {_name(reloaded)}"
+    if isinstance(live, Mapping):
+        return _mapping(live, reloaded, where)
+    if isinstance(live, (list, tuple)):
+        return _sequence(live, reloaded, where)
+    if dataclasses.is_dataclass(live):
+        names = [field.name for field in dataclasses.fields(live)]
+        return _attributes(live, reloaded, names, where)
+    fields = getattr(type(live), "model_fields", None)
+    if fields is not None:
+        return _attributes(live, reloaded, list(fields), where)
+    return None if _equal(live, reloaded, where) else f"{where} comes back with another value"
+
+
+def _name(value: Any) -> str:
+    return type(value).__name__
+
+
+def _mapping(live: Mapping[Any, Any], reloaded: Mapping[Any, Any], where: str) -> str | None:
+    if list(live) != list(reloaded):
+        return f"{where} comes back with other keys"
+    return _first(difference(live[key], reloaded[key], f"{where}[{key!r}]") for key in live)
+
+
+def _sequence(live: Sequence[Any], reloaded: Sequence[Any], where: str) -> str | None:
+    if len(live) != len(reloaded):
+        return f"{where} comes back with {len(reloaded)} items instead of {len(live)}"
+    pairs = enumerate(zip(live, reloaded, strict=True))
+    return _first(difference(old, new, f"{where}[{i}]") for i, (old, new) in pairs)
+
+
+def _attributes(live: Any, reloaded: Any, names: list[str], where: str) -> str | None:
+    pairs = ((name, getattr(live, name, None), getattr(reloaded, name, None)) for name in names)
+    return _first(difference(old, new, f"{where}.{name}") for name, old, new in pairs)
+
+
+def _first(found: Any) -> str | None:
+    return next((text for text in found if text is not None), None)
+
+
+def _equal(live: Any, reloaded: Any, where: str) -> bool:
+    if live is reloaded or (live != live and reloaded != reloaded):  # noqa: PLR0124 - NaN
+        return True
+    try:
+        return bool(live == reloaded)
+    except (ValueError, TypeError):
+        # Arrays answer == with an array; their bytes and shape decide.
+        raw = getattr(live, "tobytes", None)
+        if raw is None:
+            raise StateError(f"{where} ({_name(live)}) cannot be compared with its reloaded copy") from None
+        return bool(raw() == reloaded.tobytes() and live.shape == reloaded.shape)

@@ -1,0 +1,123 @@
+"""Workspaces as plain folders below one root."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
+from wtb_prefect.domain.interfaces.file_tracking import FileTracker
+from wtb_prefect.errors import FileTrackingError
+
+_MAX_COMPONENT_BYTES = 100
+_ID_CHARACTERS = 12
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>]')
+
+
+class FolderWorkspaces:
+    """A `WorkspaceStore`: `<root>/<label>-<end of the execution id>`."""
+
+    def __init__(self, root: Path, tracker: FileTracker) -> None:
+        self._root = Path(os.path.abspath(root))
+        self._tracker = tracker
+
+    def open(
+        self, execution_id: str, label: str, start: Mapping[str, FileMemento]
+    ) -> FolderWorkspace:
+        """The workspace of an execution; nothing is made before it asks for its path."""
+        return FolderWorkspace(
+            self._root, self._root / folder_of(label, execution_id), self._tracker, start
+        )
+
+
+class FolderWorkspace:
+    """A `Workspace`: a folder that holds the starting files once it is asked for."""
+
+    def __init__(
+        self, root: Path, folder: Path, tracker: FileTracker, start: Mapping[str, FileMemento]
+    ) -> None:
+        self._root = root
+        self._folder = folder
+        self._tracker = tracker
+        self._start = start
+        self._last: FileSnapshot | None = None
+        self._lock = threading.Lock()
+
+    def path(self) -> Path:
+        """The folder; the first call makes it, in place of one from an earlier attempt."""
+        with self._lock:
+            if self._last is None:
+                _delete(self._folder)
+                self._last = self._tracker.restore(self._start, self._folder)
+        return self._folder
+
+    @property
+    def is_made(self) -> bool:
+        """Whether `path()` has been called."""
+        return self._last is not None
+
+    def snapshot(self) -> FileSnapshot | None:
+        """What the folder holds now; a folder that the workflow deleted holds nothing."""
+        with self._lock:
+            if self._last is not None:
+                self._last = self._tracker.snapshot(self._folder, self._last)
+            return self._last
+
+    def remove(self) -> None:
+        """Deletes the folder (also one from an earlier attempt) and parents left empty."""
+        with self._lock:
+            _delete(self._folder)
+            self._last = None
+        for parent in self._folder.parents:
+            if parent == self._root:
+                return
+            try:
+                os.rmdir(parent)
+            except OSError:  # not empty, or gone: the parents above are not ours to remove either
+                return
+
+
+def folder_of(label: str, execution_id: str) -> Path:
+    """The relative path of a workspace: readable, safe to join, different for every execution."""
+    *parents, name = [_safe(part, _MAX_COMPONENT_BYTES) for part in label.split("/")]
+    ending = f"-{_safe(execution_id[-_ID_CHARACTERS:], _ID_CHARACTERS * 4)}"
+    return Path(*parents, _cut(name, _MAX_COMPONENT_BYTES - len(ending.encode())) + ending)
+
+
+def _safe(part: str, limit: int) -> str:
+    """A file name like `part`; it never starts with a dot, so it is never hidden, `.` or `..`."""
+    text = _UNSAFE.sub("_", part.encode(errors="replace").decode())
+    if text.startswith("."):
+        text = f"_{text[1:]}"
+    return _cut(text, limit).strip() or "_"
+
+
+def _cut(text: str, limit: int) -> str:
+    return text.encode()[:limit].decode(errors="ignore")
+
+
+def _delete(folder: Path) -> None:
+    try:
+        if folder.is_dir() and not folder.is_symlink():
+            _delete_tree(folder)
+        else:
+            folder.unlink(missing_ok=True)
+    except OSError as exc:
+        raise FileTrackingError(f"cannot delete the workspace {str(folder)!r}: {exc}") from exc
+
+
+def _delete_tree(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        # Workflows may leave read-only folders, which refuse to have their files deleted.
+        folder.chmod(0o700)
+        for parent, names, _ in os.walk(folder):
+            for path in (os.path.join(parent, name) for name in names):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+        shutil.rmtree(folder)

@@ -1,0 +1,252 @@
+"""The bench: plan, run and look back, from Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from wtb_prefect.application.batch_test import plan_request, register_request, run_batch_test
+from wtb_prefect.application.matrix import Matrix
+from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
+from wtb_prefect.application.read_cases import Cases
+from wtb_prefect.application.read_history import (
+    checkpoint_of,
+    find_execution,
+    read_boundaries,
+    read_files,
+    read_history,
+)
+from wtb_prefect.application.read_results import find_batch, read_report
+from wtb_prefect.application.run_batch import BatchRun
+from wtb_prefect.application.session import Session
+from wtb_prefect.bootstrap import open_session
+from wtb_prefect.domain.checkpoint import Checkpoint
+from wtb_prefect.domain.file_processing import FileMemento
+from wtb_prefect.domain.identifiers import CheckpointId, thread_id
+from wtb_prefect.errors import InvalidInputError, NotFoundError
+from wtb_prefect.infrastructure.inline_runner import InlineRunner
+from wtb_prefect.infrastructure.processes import is_alive, this_process
+from wtb_prefect.sdk.batch_result import BatchResult, Cell
+from wtb_prefect.sdk.blocking import run_blocking
+from wtb_prefect.sdk.workflow_project import WorkflowProject
+
+RunnerName = Literal["ray", "threads", "inline"]
+RUNNERS: tuple[RunnerName, ...] = ("ray", "threads", "inline")
+
+DEFAULT_PARALLEL = 8
+"""Stretches in flight when the caller does not say: enough to wait for models on two cores."""
+
+
+class TestBench:
+    """Runs batch tests of one project and reads what the ledger has.
+
+    Usable as a context manager; `close()` ends its connections. Every blocking method works inside
+    a running event loop too, and has an async twin where awaiting makes sense.
+    """
+
+    __test__ = False  # pytest would take the name for a test class
+
+    def __init__(self, project: WorkflowProject) -> None:
+        self.project = project
+        self._stack = ExitStack()
+        self._session: Session | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the stores; the next call opens them again."""
+        self._session = None
+        self._stack.close()
+
+    @property
+    def session(self) -> Session:
+        """The project with its stores open."""
+        if self._session is None:
+            self._session = self._stack.enter_context(open_session(self.project.definition()))
+        return self._session
+
+    def plan(
+        self,
+        matrix: Matrix | None = None,
+        cases: Cases = (),
+        repeats: int = 1,
+        share_prefixes: bool = True,
+        batch_id: str | None = None,
+    ) -> BatchPlan:
+        """What a batch would run, what the ledger has already, what is stale and why.
+
+        Nothing is run. Raises `InvalidInputError` (or one of its kinds) for what cannot be run.
+        """
+        request = BatchRequest(
+            matrix=matrix, cases=cases, repeats=repeats, share_prefixes=share_prefixes,
+            batch_id=batch_id,
+        )
+        return plan_request(request, self.session)
+
+    def batch(self, *args: Any, **options: Any) -> BatchResult:
+        """Runs a batch test; arguments as for `abatch`."""
+        return run_blocking(self.abatch(*args, **options))
+
+    async def abatch(
+        self,
+        matrix: Matrix | None = None,
+        cases: Cases = (),
+        repeats: int = 1,
+        runner: RunnerName | None = None,
+        share_prefixes: bool = True,
+        max_parallel: int | None = None,
+        batch_id: str | None = None,
+        on_plan: Callable[[BatchPlan], None] | None = None,
+    ) -> BatchResult:
+        """Runs every cell of a request that has no valid answer yet, and returns all its cells.
+
+        Args:
+            matrix: node -> variant names (`"*"`: all), or a list of combinations; None: baseline.
+            cases: `Case`s, dicts, or the path of a `.jsonl` or `.csv` file.
+            repeats: independent draws per case and combination.
+            runner: `"inline"` (this process), `"threads"` or `"ray"` (the Prefect flow); None is
+                `"ray"` where PREFECT_API_URL is set and else `"inline"`.
+            share_prefixes: run shared prefixes once.
+            max_parallel: stretches in flight at once.
+            batch_id: a name for the batch; it can be extended under it. None: made from the request.
+            on_plan: called with the plan before anything runs.
+
+        Raises:
+            InvalidInputError: the request cannot be run as written.
+            BatchBusyError: another live process runs this batch.
+            InfrastructureError: a store, server or Ray failed; the same call goes on from there.
+        """
+        request = BatchRequest(
+            matrix=matrix, cases=cases, repeats=repeats, share_prefixes=share_prefixes,
+            batch_id=batch_id,
+        )
+        parallel = _parallel(max_parallel)
+        name = _runner(runner)
+        if name == "inline":
+            plan, bodies = await self._run_inline(request, parallel, on_plan)
+        else:
+            plan, bodies = await self._run_flow(request, name, max_parallel, on_plan)
+        cell_ids = {planned.cell.cell_id for planned in plan.cells}
+        return self._result(plan.batch_id, bodies, cell_ids, plan)
+
+    async def _run_inline(
+        self, request: BatchRequest, parallel: int, on_plan: Callable[[BatchPlan], None] | None
+    ) -> tuple[BatchPlan, int]:
+        session = self.session
+        if on_plan is not None:
+            on_plan(plan_request(request, session))
+        run = BatchRun(owner=this_process(), runner_name="inline", is_alive=is_alive)
+        end = await run_batch_test(
+            request, session, lambda scope: InlineRunner(scope, session, parallel), run
+        )
+        return end.plan, end.node_executions
+
+    async def _run_flow(
+        self,
+        request: BatchRequest,
+        runner: RunnerName,
+        parallel: int | None,
+        on_plan: Callable[[BatchPlan], None] | None,
+    ) -> tuple[BatchPlan, int]:
+        """Stores the request, then runs the flow with its id: flow parameters stay small."""
+        # Prefect takes seconds to import: only those who run a flow pay for it.
+        from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
+
+        project = self.project.import_path
+        if project is None:
+            raise InvalidInputError(
+                f"runner {runner!r} imports the project in other processes, but "
+                f"{self.project.name!r} is not at the top level of a module; "
+                "move it to a file, or use runner='inline'"
+            )
+        plan = register_request(request, self.session)
+        if on_plan is not None:
+            on_plan(plan)
+        bodies = await run_batch_flow(
+            project=project,
+            locations=self.project.locations,
+            batch_id=plan.batch_id,
+            runner=runner,
+            max_parallel=parallel,
+        )
+        return plan, bodies
+
+    def results(self, batch_id: str | None = None) -> BatchResult:
+        """A batch read back from the ledger; the newest if no id is given."""
+        with self.session.open_uow() as uow:
+            found = find_batch(uow, self.session.project.workflow_id, batch_id)
+        return self._result(found.batch_id, 0, None, None)
+
+    def _result(
+        self, batch_id: str, bodies: int, cell_ids: set[str] | None, plan: BatchPlan | None
+    ) -> BatchResult:
+        report = read_report(self.session.open_uow, batch_id, cell_ids)
+        cells = [Cell(result, self.state, self.implementations) for result in report.cells]
+        return BatchResult(report, cells, bodies, plan)
+
+    def history(self, execution_id: str) -> list[Checkpoint]:
+        """Checkpoints behind an execution, oldest first, over its whole lineage."""
+        full = self._execution_id(execution_id)
+        return list(read_history(self.session.open_uow, full).checkpoints)
+
+    def state(self, execution_id: str, checkpoint_id: str | None = None) -> Mapping[str, Any]:
+        """The state's values now, or at a checkpoint behind the execution."""
+        full = self._execution_id(execution_id)
+        history = read_history(self.session.open_uow, full)
+        if checkpoint_id is not None:
+            point: Checkpoint | None = checkpoint_of(history, checkpoint_id)
+        else:
+            point = history.latest
+        if point is None:
+            return {}
+        thread = thread_id(point.execution_id)
+        return self.session.engine.state(thread, CheckpointId(point.checkpoint_id)).values
+
+    def files(
+        self, execution_id: str, checkpoint_id: str | None = None
+    ) -> dict[str, FileMemento]:
+        """The files of an execution now, or as they were at a checkpoint."""
+        full = self._execution_id(execution_id)
+        return read_files(self.session.open_uow, full, checkpoint_id)
+
+    def implementations(self, execution_id: str) -> dict[str, str]:
+        """Node -> `variant@fingerprint` of the code that ran, over the whole lineage."""
+        boundaries = read_boundaries(self.session.open_uow, self._execution_id(execution_id))
+        return {b.node: f"{b.variant}@{b.fingerprint[:12]}" for b in boundaries}
+
+    def _execution_id(self, asked: str) -> str:
+        with self.session.open_uow() as uow:
+            return find_execution(uow, self.session.project.workflow_id, asked).execution_id
+
+
+def _parallel(asked: int | None) -> int:
+    if asked is None:
+        return DEFAULT_PARALLEL
+    if not isinstance(asked, int) or asked < 1:
+        raise InvalidInputError(f"max_parallel is {asked!r}; at least 1 is needed")
+    return asked
+
+
+def _runner(asked: str | None) -> RunnerName:
+    if asked is None:
+        chosen: RunnerName = "ray" if os.environ.get("PREFECT_API_URL") else "inline"
+        why = "PREFECT_API_URL is set" if chosen == "ray" else "PREFECT_API_URL is not set"
+        print(f"wtb: runner {chosen} ({why})", file=sys.stderr)  # noqa: T201 - said in one line
+        return chosen
+    for name in RUNNERS:
+        if asked == name:
+            return name
+    raise NotFoundError("runner", str(asked), RUNNERS)

@@ -1,0 +1,208 @@
+"""A workflow under test: its graph, its variants, its evaluators, and where its results live."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from wtb_prefect.domain.evaluation import EvaluatorSpec, Goal
+from wtb_prefect.domain.identifiers import valid_name
+from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
+from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
+from wtb_prefect.errors import InvalidInputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class WorkflowProject:
+    """What a batch test needs to know of a workflow.
+
+    Creating a project creates nothing on disk. Relative paths are taken from the folder that was
+    current when the project was created.
+
+    Args:
+        name: identifies the project in its ledger.
+        graph: a `StateGraph`, a compiled graph, a factory of either, or `"module:attribute"`.
+        db_path: the ledger's SQLite file; the checkpoints live beside it. Default `.wtb/wtb.db`.
+        output_dir: blobs, workspaces and reports. Default `.wtb/outputs`.
+        workspace: a folder with the files every execution starts with.
+        allowed_types: classes of your own that a state may hold and that the graph's schemas do
+            not name; anything else is not rebuilt from a checkpoint.
+        recursion_limit: super-steps an execution may take, as in LangGraph.
+
+    Example:
+        ```python
+        project = WorkflowProject(name="rag", graph=build_graph)
+
+        @project.variant("retrieve", "bm25")
+        def retrieve_bm25(state): ...
+
+        @project.evaluator
+        def correct(state, expected) -> bool: ...
+        ```
+    """
+
+    def __init__(
+        self,
+        name: str,
+        graph: Any = None,
+        *,
+        db_path: str | Path = ".wtb/wtb.db",
+        output_dir: str | Path = ".wtb/outputs",
+        workspace: str | Path | None = None,
+        allowed_types: Sequence[type] = (),
+        recursion_limit: int = 25,
+    ) -> None:
+        self.name = valid_name("project name", name)
+        self.graph = graph
+        self._db_path = Path(db_path).absolute()
+        self._output_dir = Path(output_dir).absolute()
+        self._workspace = None if workspace is None else Path(workspace).absolute()
+        self._allowed_types = tuple(allowed_types)
+        self._recursion_limit = recursion_limit
+        self._variants: dict[tuple[str, str], VariantSpec] = {}
+        self._evaluators: dict[str, EvaluatorSpec] = {}
+        # Workers import the project again: remember where it was written.
+        self._module = sys._getframe(1).f_globals.get("__name__", "__main__")
+
+    @overload
+    def variant(
+        self, node: str, name: str, implementation: None = None, *, version: str | None = None,
+        depends_on: Sequence[str | Path] = (),
+    ) -> Callable[[F], F]: ...
+    @overload
+    def variant(
+        self, node: str, name: str, implementation: F, *, version: str | None = None,
+        depends_on: Sequence[str | Path] = (),
+    ) -> F: ...
+    def variant(
+        self,
+        node: str,
+        name: str,
+        implementation: F | None = None,
+        *,
+        version: str | None = None,
+        depends_on: Sequence[str | Path] = (),
+    ) -> F | Callable[[F], F]:
+        """Registers an alternative implementation of a node, as a decorator or directly.
+
+        Args:
+            node: the node's name in the graph.
+            name: the variant's name; `original` is the graph's own implementation.
+            implementation: anything LangGraph takes as a node.
+            version: a text to change when something outside the code changes (a model, a prompt
+                file); it also stands for captured objects whose value cannot be read.
+            depends_on: files or folders whose content counts as part of the code.
+
+        Raises:
+            InvalidInputError: the name is taken, reserved, or not usable.
+        """
+        valid_name("node", node)
+        valid_name("variant name", name)
+        if name == ORIGINAL:
+            raise InvalidInputError(f"{ORIGINAL!r} is the graph's own implementation of {node!r}")
+
+        def register(function: F) -> F:
+            if (node, name) in self._variants:
+                raise InvalidInputError(f"node {node!r} has a variant {name!r} already")
+            paths = tuple(str(Path(path).absolute()) for path in depends_on)
+            self._variants[node, name] = VariantSpec(
+                node=node, name=name, implementation=function, version=version, depends_on=paths
+            )
+            return function
+
+        return register if implementation is None else register(implementation)
+
+    @overload
+    def evaluator(self, function: F) -> F: ...
+    @overload
+    def evaluator(
+        self, *, name: str | None = None, goal: Goal = "max", primary: bool = False,
+        version: str | None = None,
+    ) -> Callable[[F], F]: ...
+    def evaluator(
+        self,
+        function: F | None = None,
+        *,
+        name: str | None = None,
+        goal: Goal = "max",
+        primary: bool = False,
+        version: str | None = None,
+    ) -> F | Callable[[F], F]:
+        """Registers an evaluator, bare (`@project.evaluator`) or with options.
+
+        Its arguments are bound by name: `state`, `expected`, `case`, `execution`, `boundaries`,
+        `workspace`. It returns a bool, a number, a text, or a dict of these (one metric a key).
+
+        Args:
+            name: the metric's name; default the function's.
+            goal: whether more is better (`"max"`) or less (`"min"`).
+            primary: the metric that decides which combination is best; at most one.
+            version: a text to change when something outside the code changes.
+
+        Raises:
+            InvalidInputError: the name is taken, or a second primary evaluator.
+        """
+
+        def register(code: F) -> F:
+            metric = valid_name("evaluator name", name or getattr(code, "__name__", ""))
+            if metric in self._evaluators:
+                raise InvalidInputError(f"there is an evaluator {metric!r} already")
+            if goal not in ("max", "min"):
+                raise InvalidInputError(f"the goal of {metric!r} is 'max' or 'min', not {goal!r}")
+            if primary and any(known.primary for known in self._evaluators.values()):
+                raise InvalidInputError(f"{metric!r} would be a second primary evaluator")
+            self._evaluators[metric] = EvaluatorSpec(
+                name=metric, function=code, goal=goal, primary=primary, version=version
+            )
+            return code
+
+        return register if function is None else register(function)
+
+    @property
+    def locations(self) -> ProjectLocations:
+        """Where this project keeps its things."""
+        return ProjectLocations(
+            database_url=f"sqlite:///{self._db_path}",
+            checkpoints=self._db_path.with_name(f"{self._db_path.stem}-checkpoints.db"),
+            output_dir=self._output_dir,
+            workspace=self._workspace,
+        )
+
+    @property
+    def import_path(self) -> str | None:
+        """`module:attribute` (or `file.py:attribute`) under which a new process finds this project;
+        None if it is not at the top level of a module."""
+        module = sys.modules.get(self._module)
+        names = [name for name, value in vars(module).items() if value is self] if module else []
+        if module is None or not names:
+            return None
+        file = getattr(module, "__file__", None)
+        by_file = self._module == "__main__" or self._module.startswith("wtb_project_")
+        if by_file:
+            return f"{Path(file).absolute()}:{names[0]}" if file else None
+        return f"{self._module}:{names[0]}"
+
+    def definition(self, graph: Any = None) -> ProjectDefinition:
+        """The project as plain values; `graph` replaces the project's own.
+
+        Raises:
+            InvalidInputError: neither has a graph, or the base workspace does not exist.
+        """
+        wanted = self.graph if graph is None else graph
+        if wanted is None:
+            raise InvalidInputError(f"project {self.name!r} has no graph: WorkflowProject(graph=...)")
+        if self._workspace is not None and not self._workspace.is_dir():
+            raise InvalidInputError(f"the base workspace {self._workspace} is not a folder")
+        return ProjectDefinition(
+            name=self.name,
+            graph=wanted,
+            import_path=self.import_path,
+            variants=tuple(self._variants.values()),
+            evaluators=tuple(self._evaluators.values()),
+            locations=self.locations,
+            allowed_types=self._allowed_types,
+            recursion_limit=self._recursion_limit,
+        )
