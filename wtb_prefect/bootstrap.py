@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from wtb_prefect.application.evaluate import check_evaluator
-from wtb_prefect.application.session import Session
-from wtb_prefect.domain.project import ProjectDefinition
-from wtb_prefect.errors import LedgerError, NotFoundError
+from wtb_prefect.application.session import Announce, Session, announce_nothing
+from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
+from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
@@ -23,12 +23,14 @@ from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
 from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
-from wtb_prefect.infrastructure.workflow.graph_source import resolve_graph
+from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
 @contextmanager
-def open_session(project: ProjectDefinition) -> Iterator[Session]:
+def open_session(
+    project: ProjectDefinition, announce: Announce = announce_nothing
+) -> Iterator[Session]:
     """A project with its graph checked and its stores open; closes what it opened.
 
     Raises:
@@ -68,6 +70,7 @@ def open_session(project: ProjectDefinition) -> Iterator[Session]:
             workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
             codec=MsgpackCaseCodec(serializer),
             clock=SystemClock(),
+            announce=announce,
             evaluator_fingerprints={
                 spec.name: fingerprint_code(spec.function, spec.version)
                 for spec in project.evaluators
@@ -78,9 +81,16 @@ def open_session(project: ProjectDefinition) -> Iterator[Session]:
         database.dispose()
 
 
-def database_path(url: str) -> Path:
-    """The file of a SQLite ledger. Raises `LedgerError` for another kind of database."""
-    prefix = "sqlite:///"
-    if not url.startswith(prefix):
-        raise LedgerError(f"the ledger {url} is not a SQLite file; only SQLite is supported yet")
-    return Path(url.removeprefix(prefix))
+def load_project(path: str, locations: ProjectLocations | None = None) -> ProjectDefinition:
+    """The project at `module:attribute` or `file.py:attribute`, kept where `locations` say.
+
+    Raises:
+        NotFoundError: nothing there.
+        InvalidInputError: something else than a project is there.
+    """
+    found = load_attribute(path)
+    if not hasattr(found, "definition"):
+        raise InvalidInputError(f"{path} is a {type(found).__name__}, not a WorkflowProject")
+    definition: ProjectDefinition = found.definition()
+    definition = replace(definition, import_path=path)
+    return definition if locations is None else replace(definition, locations=locations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -50,6 +50,18 @@ def change(ledger: OpenUnitOfWork, *work: Callable[[UnitOfWork], object]) -> Non
         for one in work:
             one(uow)
         uow.commit()
+
+
+def each(
+    write: Callable[[UnitOfWork], Callable[[T], object]], values: Iterable[T]
+) -> Callable[[UnitOfWork], None]:
+    """The work of writing every value."""
+
+    def work(uow: UnitOfWork) -> None:
+        for value in values:
+            write(uow)(value)
+
+    return work
 
 
 def read(ledger: OpenUnitOfWork, query: Callable[[UnitOfWork], T]) -> T:
@@ -185,7 +197,7 @@ class TestValues:
         assert found.at.microsecond == NOW.microsecond
 
     def test_refuses_a_time_without_a_zone(self, ledger: OpenUnitOfWork) -> None:
-        entry = replace(make.audit("s"), at=datetime(2026, 1, 1))  # noqa: DTZ001
+        entry = replace(make.audit("s"), at=datetime(2026, 1, 1))
         with ledger(write=True) as uow, pytest.raises(LedgerError, match="time zone"):
             uow.audit_log.append(entry)
 
@@ -215,7 +227,7 @@ class TestWorkflows:
 
     def test_list_by_name(self, ledger: OpenUnitOfWork) -> None:
         first, second = make.workflow("2", "a"), make.workflow("1", "b")
-        change(ledger, lambda uow: [uow.workflows.save(w) for w in (second, first)])
+        change(ledger, each(lambda uow: uow.workflows.save, (second, first)))
         assert read(ledger, lambda uow: uow.workflows.list()) == [first, second]
 
 
@@ -326,12 +338,11 @@ class TestCells:
         done = ExecutionStatus.COMPLETED
         change(filled, lambda uow: uow.cells.save_many(cells))
         change(filled, lambda uow: uow.cells.resolve(["0", "2", "unknown"], "e", done, "why"))
-        resolved = {"execution_id": "e", "status": done, "unshared_reason": "why"}
-        assert read(filled, lambda uow: uow.cells.list("b")) == [
-            replace(cells[0], **resolved),
-            cells[1],
-            replace(cells[2], **resolved),
-        ]
+        first, last = (
+            replace(one, execution_id="e", status=done, unshared_reason="why")
+            for one in (cells[0], cells[2])
+        )
+        assert read(filled, lambda uow: uow.cells.list("b")) == [first, cells[1], last]
         counts = read(filled, lambda uow: uow.cells.count("b"))
         assert counts == {done: 2, ExecutionStatus.PENDING: 1}
         assert read(filled, lambda uow: uow.cells.count("unknown")) == {}
@@ -396,7 +407,7 @@ class TestExecutions:
 
     def test_get_many_of_any_number_of_ids(self, filled: OpenUnitOfWork) -> None:
         wanted = {f"e{n}": make.execution(f"e{n}") for n in range(MANY)}
-        change(filled, lambda uow: [uow.executions.save(one) for one in wanted.values()])
+        change(filled, each(lambda uow: uow.executions.save, wanted.values()))
         found = read(filled, lambda uow: uow.executions.get_many([*wanted, "unknown", "e1"]))
         assert found == wanted
         assert read(filled, lambda uow: uow.executions.get_many([])) == {}
@@ -407,7 +418,7 @@ class TestExecutions:
         change(
             filled,
             lambda uow: uow.workflows.save(make.workflow("v")),
-            lambda uow: [uow.executions.add(one) for one in (twin, first)],
+            each(lambda uow: uow.executions.add, (twin, first)),
             lambda uow: uow.executions.add(make.execution("other", workflow_id="v", seconds=9)),
         )
 
@@ -425,15 +436,15 @@ class TestExecutions:
 
     def test_total_bodies(self, filled: OpenUnitOfWork) -> None:
         runs = [make.execution(name, batch_id="b") for name in ("x", "y")]
-        change(filled, lambda uow: [uow.executions.add(one) for one in runs])
-        each = make.execution().node_executions
-        assert read(filled, lambda uow: uow.executions.total_bodies("b")) == 2 * each
+        change(filled, each(lambda uow: uow.executions.add, runs))
+        one = make.execution().node_executions
+        assert read(filled, lambda uow: uow.executions.total_bodies("b")) == 2 * one
         assert read(filled, lambda uow: uow.executions.total_bodies("unknown")) == 0
 
     def test_lineage_root_first(self, filled: OpenUnitOfWork) -> None:
         child = make.execution("a", parent_id="e")
         grandchild = make.execution("0", parent_id="a")
-        change(filled, lambda uow: [uow.executions.add(one) for one in (child, grandchild)])
+        change(filled, each(lambda uow: uow.executions.add, (child, grandchild)))
         line = read(filled, lambda uow: uow.executions.lineage("0"))
         assert line == [make.execution(), child, grandchild]
         assert read(filled, lambda uow: uow.executions.lineage("e")) == [make.execution()]
@@ -477,11 +488,13 @@ class TestExecutions:
             lambda uow: uow.node_boundaries.save_many(
                 [make.boundary("t"), make.boundary("t", "kept")]
             ),
-            lambda uow: [uow.checkpoint_files.save(make.link(0, execution_id=e)) for e in ids],
-            lambda uow: [
-                uow.evaluation_results.replace(e, [make.result("x", "m", execution_id=e)])
-                for e in ids
-            ],
+            each(
+                lambda uow: uow.checkpoint_files.save, [make.link(0, execution_id=e) for e in ids]
+            ),
+            lambda uow: uow.evaluation_results.replace("e", [make.result("x", "m")]),
+            lambda uow: uow.evaluation_results.replace(
+                "kept", [make.result("x", "m", execution_id="kept")]
+            ),
             lambda uow: uow.executions.delete("e"),
             lambda uow: uow.executions.delete("unknown"),
         )
@@ -510,9 +523,7 @@ class TestExecutions:
 
 
 class TestNodeBoundaries:
-    def test_list_in_the_order_recorded_which_replacing_keeps(
-        self, filled: OpenUnitOfWork
-    ) -> None:
+    def test_list_in_the_order_recorded_which_replacing_keeps(self, filled: OpenUnitOfWork) -> None:
         tasks = ["z", "a", "m"]
         change(filled, lambda uow: uow.node_boundaries.save_many([*map(make.boundary, tasks)]))
         again = replace(make.boundary("z", step=8), error=None, calls=9)
@@ -566,7 +577,7 @@ class TestFileCommits:
         third = make.commit(make.memento("b", "3"), parent=second, removed=("c", "b"))
         branch = make.commit(make.memento("d"), parent=base)
         commits = (third, branch, second, base)
-        change(ledger, lambda uow: [uow.file_commits.add(one) for one in commits])
+        change(ledger, each(lambda uow: uow.file_commits.add, commits))
         with ledger() as uow:
             for end, line in (
                 (base, [base]),
@@ -583,7 +594,7 @@ class TestFileCommits:
         chain = [make.commit(make.memento("first"))]
         for n in range(1200):
             chain.append(make.commit(make.memento(f"{n % 50}", str(n)), parent=chain[-1]))
-        change(ledger, lambda uow: [uow.file_commits.add(one) for one in chain])
+        change(ledger, each(lambda uow: uow.file_commits.add, chain))
         tree = read(ledger, lambda uow: uow.file_commits.tree(chain[-1].commit_id))
         assert len(tree) == 51
         assert tree["49"] == make.memento("49", "1199")
@@ -592,7 +603,7 @@ class TestFileCommits:
         base = make.commit(make.memento("a"))
         end = make.commit(make.memento("b"), parent=base)
         loop = replace(end, commit_id="loop", parent_id="loop")
-        change(ledger, lambda uow: [uow.file_commits.add(one) for one in (end, loop)])
+        change(ledger, each(lambda uow: uow.file_commits.add, (end, loop)))
         with ledger() as uow:
             for commit_id in (end.commit_id, "loop", "unknown"):
                 with pytest.raises(LedgerError, match="cannot be told"):
@@ -602,7 +613,7 @@ class TestFileCommits:
 class TestCheckpointFiles:
     def test_list_by_sequence_and_replace(self, filled: OpenUnitOfWork) -> None:
         links = [make.link(n, f"c{n}") for n in (10, 2, 3)]
-        change(filled, lambda uow: [uow.checkpoint_files.save(one) for one in links])
+        change(filled, each(lambda uow: uow.checkpoint_files.save, links))
         again = replace(make.link(3, "c3"), pending=False, parent_checkpoint_id=None, nodes=())
         change(filled, lambda uow: uow.checkpoint_files.save(again))
         found = read(filled, lambda uow: uow.checkpoint_files.list("e"))
@@ -677,7 +688,7 @@ class TestOutbox:
 class TestAuditLog:
     def test_only_grows(self, ledger: OpenUnitOfWork) -> None:
         entries = [make.audit("b", "x"), make.audit("größe", "y"), make.audit("b", "x")]
-        change(ledger, lambda uow: [uow.audit_log.append(one) for one in entries[:2]])
+        change(ledger, each(lambda uow: uow.audit_log.append, entries[:2]))
         change(ledger, lambda uow: uow.audit_log.append(entries[2]))
         with ledger() as uow:
             assert uow.audit_log.list() == entries

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,19 @@ def test_damage_is_refused_and_named(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "w"]
 
 
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_a_damaged_copy_does_not_stay(store: LocalBlobStore, tmp_path: Path, size: int) -> None:
+    blob = store.put_bytes(b"x" * size)
+    store.flush()
+    blob_file(tmp_path, blob).chmod(0o644)
+    bit_flip(blob_file(tmp_path, blob))
+    with pytest.raises(FileTrackingError, match=blob):
+        store.copy_to(blob, tmp_path / "target")
+    with pytest.raises(FileTrackingError, match=blob):
+        store.read(blob)
+    assert not (tmp_path / "target").exists()
+
+
 def test_a_recorded_size_that_is_wrong_is_refused(
     tracker: LocalFileTracker, tmp_path: Path
 ) -> None:
@@ -116,17 +129,35 @@ def test_edits_in_the_same_tick_are_seen(tracker: LocalFileTracker, tmp_path: Pa
         assert taken.files["f"].blob_id == hashlib.sha256(data).hexdigest()
 
 
+def blinded(taken: FileSnapshot, file: Path, taken_ns: int) -> FileSnapshot:
+    """The snapshot, had the file's times not moved since."""
+    found = file.lstat()
+    same = StatSignature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+    return dataclasses.replace(taken, stats={file.name: same}, taken_ns=taken_ns)
+
+
 def test_an_edit_that_leaves_no_trace_in_the_stat_is_seen_while_the_file_is_young(
     tracker: LocalFileTracker, tmp_path: Path
 ) -> None:
+    file = tmp_path / "w/f"
     write(tmp_path / "w", {"f": b"old!"})
     taken = tracker.snapshot(tmp_path / "w", FileSnapshot())
-    write(tmp_path / "w", {"f": b"new!"})
-    found = (tmp_path / "w/f").stat()
-    same = StatSignature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
-    blind = dataclasses.replace(taken, stats={"f": same}, taken_ns=found.st_mtime_ns)
+    file.write_bytes(b"new!")
+    blind = blinded(taken, file, taken_ns=file.stat().st_mtime_ns)
     after = tracker.snapshot(tmp_path / "w", blind)
     assert after.files["f"].blob_id == hashlib.sha256(b"new!").hexdigest()
+
+
+def test_a_chmod_that_leaves_no_trace_in_the_times_is_seen(
+    tracker: LocalFileTracker, tmp_path: Path
+) -> None:
+    file = tmp_path / "w/f"
+    write(tmp_path / "w", {"f": b"#!"})
+    taken = tracker.snapshot(tmp_path / "w", FileSnapshot())
+    file.chmod(0o755)
+    long_after = file.stat().st_mtime_ns + 10**10
+    after = tracker.snapshot(tmp_path / "w", blinded(taken, file, long_after))
+    assert after.files["f"].mode == 0o755
 
 
 def test_an_edit_just_after_a_restore_is_seen(tracker: LocalFileTracker, tmp_path: Path) -> None:
@@ -176,7 +207,7 @@ def test_nothing_is_written_below_a_link(
     (link,) = tracker.store_texts([(link_path, str(outside).encode())])
     (below,) = tracker.store_texts([("sub/deeper/owned", b"1")])
     files = {link_path: dataclasses.replace(link, is_symlink=True), below.path: below}
-    with pytest.raises(FileTrackingError, match=link_path):
+    with pytest.raises(FileTrackingError, match=f"'{link_path}' is recorded both"):
         tracker.restore(files, tmp_path / "w")
     assert not list(outside.iterdir())
     assert not (tmp_path / "w").exists()
@@ -248,6 +279,15 @@ def test_stored_blobs_are_read_only(tracker: LocalFileTracker, tmp_path: Path) -
     assert [path.stat().st_mode & 0o222 for path in named_blobs(tmp_path)] == [0]
 
 
+@contextlib.contextmanager
+def running(program: str, argument: Path) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-c", program, str(argument)]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def test_files_that_come_and_go_do_not_disturb_a_snapshot(
     tracker: LocalFileTracker, tmp_path: Path
 ) -> None:
@@ -261,22 +301,20 @@ def test_files_that_come_and_go_do_not_disturb_a_snapshot(
         "    os.rmdir(d)\n"
     )
     write(tmp_path / "w", {"steady": b"1"})
-    with subprocess.Popen([sys.executable, "-c", churn, str(tmp_path / "w")]) as process:
+    with running(churn, tmp_path / "w"):
         taken = FileSnapshot()
         for _ in range(300):
             taken = tracker.snapshot(tmp_path / "w", taken)
             assert "steady" in taken.files
-        process.kill()
 
 
 def test_a_growing_file_is_recorded_as_stored(tracker: LocalFileTracker, tmp_path: Path) -> None:
     grow = "import sys\nwith open(sys.argv[1], 'ab', 0) as f:\n    while True: f.write(b'x' * 999)"
     write(tmp_path / "w", {"log": b""})
-    with subprocess.Popen([sys.executable, "-c", grow, str(tmp_path / "w/log")]) as process:
+    with running(grow, tmp_path / "w/log"):
         taken = FileSnapshot()
         for _ in range(10):
             taken = tracker.snapshot(tmp_path / "w", taken)
-        process.kill()
     tracker.restore(taken.files, tmp_path / "copy")
     assert (tmp_path / "copy/log").stat().st_size == taken.files["log"].size
     settled = tracker.snapshot(tmp_path / "w", taken)

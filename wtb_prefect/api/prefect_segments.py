@@ -20,7 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.logging import get_logger
 from prefect.logging.handlers import APILogWorker
@@ -142,7 +142,7 @@ class PrefectSegmentRunner:
     def _result(self, submitted: _Submitted) -> ChunkResult:
         state = _final_state(submitted.future)
         if state.is_crashed():
-            reason = state.message or state.name or "no reason given"
+            reason = _one_line(state.message or state.name or "no reason given")
             self._reconciler.crashed(submitted.future.task_run_id, reason)
             return self._lost(submitted, reason)
         answer: Any = submitted.future.result(raise_on_failure=False)
@@ -155,6 +155,12 @@ class PrefectSegmentRunner:
     def _lost(self, submitted: _Submitted, reason: str) -> ChunkResult:
         logger.warning("Chunk %s was lost: %s", submitted.number, reason)
         return ChunkResult(lost=submitted.chunk.items, lost_reason=reason)
+
+
+def _one_line(message: str) -> str:
+    """First and last line: of a traceback in a message, what it is about and what it was."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
 
 
 def _final_state(future: PrefectFuture[Any]) -> State[Any]:
@@ -196,13 +202,16 @@ class TaskRunReconciler:
             try:
                 _force_crashed(task_run_id, reason)
                 return
-            except ObjectNotFound:
-                trouble = None  # a task that never started has no row: nothing is shown as Running
             except (httpx.HTTPError, PrefectException) as error:
                 trouble = error
             self._hurry.wait(RECONCILE_PAUSE)
-        if trouble:
+        # A task that never started has no row (404): nothing is shown as Running.
+        if trouble and not _is_not_found(trouble):
             logger.warning("Task run %s is not set to Crashed: %s", task_run_id, trouble)
+
+
+def _is_not_found(error: Exception) -> bool:
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404
 
 
 def _force_crashed(task_run_id: UUID, reason: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
@@ -212,7 +214,8 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
     def _start_private(self, ray: Any) -> None:
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                self._ray_context = ray.init(**self._private_arguments())
+                with _search_path_for_workers():
+                    self._ray_context = ray.init(**self._private_arguments())
                 return
             except Exception as error:  # noqa: BLE001 - as above; mostly a loaded machine
                 ray.shutdown()
@@ -240,6 +243,23 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             "log_to_driver": False,  # Prefect has the workers' logs; here they break the display
             **self.init_kwargs,
         }
+
+
+@contextlib.contextmanager
+def _search_path_for_workers() -> Iterator[None]:
+    """Workers import what this process imports: Ray hands on the script's folder and the working
+    directory only, and Ray's processes inherit the environment they were started in."""
+    standard = set(sysconfig.get_paths().values())
+    stdlib = sysconfig.get_path("stdlib")
+    own = [path or os.getcwd() for path in sys.path]
+    own = [path for path in own if path not in standard and not path.startswith(stdlib)]
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(own)
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        os.environ.update({} if before is None else {"PYTHONPATH": before})
 
 
 def _one_line(error: BaseException) -> str:

@@ -58,6 +58,8 @@ async def run_batch_test(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     scope = claim_batch(plan, base, run, session)
+    if run.on_plan is not None:
+        run.on_plan(plan)
     bodies = 0
     status: BatchStatus | None = BatchStatus.FAILED
     try:

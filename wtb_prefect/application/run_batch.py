@@ -10,7 +10,7 @@ from math import ceil
 from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.plan_batch import BatchPlan, CellState
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
-from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner
+from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.file_processing import FileCommit
 from wtb_prefect.domain.identifiers import stable_id
@@ -22,8 +22,8 @@ from wtb_prefect.domain.interfaces.segment_runner import (
 )
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.outbox import AuditEntry
-from wtb_prefect.domain.workflow import NodeVariant
-from wtb_prefect.errors import BatchBusyError
+from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
+from wtb_prefect.errors import BatchBusyError, NotFoundError
 
 MAX_LOSSES = 3
 """How often an item may lose its worker before its cells are given up as crashed."""
@@ -39,6 +39,7 @@ class BatchRun:
     owner: Owner
     runner_name: str
     is_alive: Callable[[Owner], bool]
+    on_plan: Callable[[BatchPlan], None] | None = None
 
 
 def register_batch(plan: BatchPlan, base: FileCommit | None, session: Session) -> None:
@@ -91,8 +92,26 @@ def scope_of(plan: BatchPlan) -> BatchScope:
     return BatchScope(
         batch_id=plan.batch_id,
         combinations={combination.name: combination for combination in plan.combinations},
-        roots=(plan.workflow.fingerprint, *(node.fingerprint for node in plan.workflow.nodes)),
+        roots=_roots(plan.workflow),
     )
+
+
+def stored_scope(batch_id: str, session: Session) -> BatchScope:
+    """The same, for a worker that knows only the id. Raises `NotFoundError` for an unknown one."""
+    with session.open_uow() as uow:
+        batch = uow.batch_tests.get(batch_id)
+        if batch is None:
+            raise NotFoundError("batch", batch_id)
+    found = [VariantCombination.of(choices) for choices in batch.request["combinations"]]
+    return BatchScope(
+        batch_id=batch_id,
+        combinations={combination.name: combination for combination in found},
+        roots=_roots(session.engine.describe()),
+    )
+
+
+def _roots(workflow: TestWorkflow) -> tuple[str, ...]:
+    return (workflow.fingerprint, *(node.fingerprint for node in workflow.nodes))
 
 
 def root_items(plan: BatchPlan) -> list[WorkItem]:

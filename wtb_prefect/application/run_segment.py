@@ -141,6 +141,7 @@ async def _run(
     if stop.kind is StopKind.COMPLETED:
         results = await _score(ended, prepared, session, workspace.path)
     _record_end(item, ended, recorder, results, scope, session)
+    session.announce(ended)
     if ended.status is ExecutionStatus.COMPLETED:
         workspace.remove()  # everything in it is in the blob store; a failed one is kept to look at
     children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wtb_prefect.domain.batch_test import Case, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
+from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.identifiers import stable_id
 from wtb_prefect.domain.interfaces.case_codec import CaseCodec
 from wtb_prefect.domain.interfaces.checkpoint_store import CheckpointStore
@@ -18,9 +19,19 @@ from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
 from wtb_prefect.domain.project import ProjectDefinition
 
 
+Announce = Callable[[Execution], None]
+
+
+def announce_nothing(execution: Execution) -> None:
+    """Where nobody listens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One project with its stores open."""
+    """One project with its stores open.
+
+    `announce` is told of each execution that ended, after its rows are durable.
+    """
 
     project: ProjectDefinition
     engine: WorkflowEngine
@@ -31,6 +42,7 @@ class Session:
     codec: CaseCodec
     clock: Clock
     evaluator_fingerprints: Mapping[str, str]
+    announce: Announce
 
     @property
     def evaluators(self) -> tuple[EvaluatorSpec, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,26 @@ class ProjectLocations:
     checkpoints: Path
     output_dir: Path
     workspace: Path | None
+
+    def to_json(self) -> dict[str, str | None]:
+        """As JSON values, to be handed to another process."""
+        return {
+            "database_url": self.database_url,
+            "checkpoints": str(self.checkpoints),
+            "output_dir": str(self.output_dir),
+            "workspace": None if self.workspace is None else str(self.workspace),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, str | None]) -> ProjectLocations:
+        """From what `to_json` gave."""
+        workspace = data["workspace"]
+        return ProjectLocations(
+            database_url=str(data["database_url"]),
+            checkpoints=Path(str(data["checkpoints"])),
+            output_dir=Path(str(data["output_dir"])),
+            workspace=None if workspace is None else Path(workspace),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

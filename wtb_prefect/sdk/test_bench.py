@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -28,12 +29,13 @@ from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
 from wtb_prefect.errors import InvalidInputError, NotFoundError
+from wtb_prefect.infrastructure.event_loop import run_blocking
 from wtb_prefect.infrastructure.inline_runner import InlineRunner
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
-from wtb_prefect.sdk.blocking import run_blocking
 from wtb_prefect.sdk.workflow_project import WorkflowProject
 
+OnPlan = Callable[[BatchPlan], None]
 RunnerName = Literal["ray", "threads", "inline"]
 RUNNERS: tuple[RunnerName, ...] = ("ray", "threads", "inline")
 
@@ -96,11 +98,7 @@ class TestBench:
         )
         return plan_request(request, self.session)
 
-    def batch(self, *args: Any, **options: Any) -> BatchResult:
-        """Runs a batch test; arguments as for `abatch`."""
-        return run_blocking(self.abatch(*args, **options))
-
-    async def abatch(
+    def batch(
         self,
         matrix: Matrix | None = None,
         cases: Cases = (),
@@ -109,7 +107,7 @@ class TestBench:
         share_prefixes: bool = True,
         max_parallel: int | None = None,
         batch_id: str | None = None,
-        on_plan: Callable[[BatchPlan], None] | None = None,
+        on_plan: OnPlan | None = None,
     ) -> BatchResult:
         """Runs every cell of a request that has no valid answer yet, and returns all its cells.
 
@@ -136,35 +134,32 @@ class TestBench:
         parallel = _parallel(max_parallel)
         name = _runner(runner)
         if name == "inline":
-            plan, bodies = await self._run_inline(request, parallel, on_plan)
+            plan, bodies = run_blocking(self._run_inline(request, parallel, on_plan))
         else:
-            plan, bodies = await self._run_flow(request, name, max_parallel, on_plan)
+            plan, bodies = self._run_flow(request, name, parallel, on_plan)
         cell_ids = {planned.cell.cell_id for planned in plan.cells}
         return self._result(plan.batch_id, bodies, cell_ids, plan)
 
+    async def abatch(self, *args: Any, **options: Any) -> BatchResult:
+        """`batch` for those who await: the same arguments, in a thread of its own."""
+        return await asyncio.to_thread(self.batch, *args, **options)
+
     async def _run_inline(
-        self, request: BatchRequest, parallel: int, on_plan: Callable[[BatchPlan], None] | None
+        self, request: BatchRequest, parallel: int, on_plan: OnPlan | None
     ) -> tuple[BatchPlan, int]:
         session = self.session
-        if on_plan is not None:
-            on_plan(plan_request(request, session))
-        run = BatchRun(owner=this_process(), runner_name="inline", is_alive=is_alive)
+        run = BatchRun(
+            owner=this_process(), runner_name="inline", is_alive=is_alive, on_plan=on_plan
+        )
         end = await run_batch_test(
             request, session, lambda scope: InlineRunner(scope, session, parallel), run
         )
         return end.plan, end.node_executions
 
-    async def _run_flow(
-        self,
-        request: BatchRequest,
-        runner: RunnerName,
-        parallel: int | None,
-        on_plan: Callable[[BatchPlan], None] | None,
+    def _run_flow(
+        self, request: BatchRequest, runner: RunnerName, parallel: int, on_plan: OnPlan | None
     ) -> tuple[BatchPlan, int]:
         """Stores the request, then runs the flow with its id: flow parameters stay small."""
-        # Prefect takes seconds to import: only those who run a flow pay for it.
-        from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
-
         project = self.project.import_path
         if project is None:
             raise InvalidInputError(
@@ -175,7 +170,10 @@ class TestBench:
         plan = register_request(request, self.session)
         if on_plan is not None:
             on_plan(plan)
-        bodies = await run_batch_flow(
+        # Prefect takes seconds to import: only those who run a flow pay for it.
+        from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
+
+        bodies = run_batch_flow(
             project=project,
             locations=self.project.locations,
             batch_id=plan.batch_id,

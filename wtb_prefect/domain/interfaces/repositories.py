@@ -2,7 +2,10 @@
 
 All of them: `get` answers None for an unknown id; lists come in the order stated; times are UTC
 with time zone; mappings come back equal to what was stored (JSON values). `save`/`save_many` insert
-or replace by primary key; `add`/`add_many` insert.
+or replace by primary key; `add`/`add_many` insert. Moving one thing that does not exist (`advance`,
+`set_status`, `own`, `finish`) raises `LedgerError`; setting several skips those that do not.
+What a row names in another table (its workflow, batch, execution, parent or file commit) must exist
+when the unit of work is committed, in whatever order the rows were written.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class UnitOfWork(Protocol):
     ) -> None: ...
 
     def commit(self) -> None:
-        """Makes everything written in this block durable, at once."""
+        """Makes everything written in this block durable, at once; the block is over then."""
         ...
 
 

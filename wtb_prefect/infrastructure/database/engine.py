@@ -98,7 +98,7 @@ def _create(url: URL) -> Engine:
         pool_size=5,
         max_overflow=-1,
         pool_use_lifo=True,
-        # Closing a connection ends its transaction; a second rollback would find nothing.
+        # A session ends its transaction itself; a second rollback would find nothing.
         pool_reset_on_return=None,
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
         execution_options={_WRITER_LOCK: threading.Lock()},

@@ -13,6 +13,8 @@ from wtb_prefect.infrastructure.database.engine import begin, ledger_faults, wri
 HEAD = "0001"
 """The newest migration: known here so that a ledger at head is seen without importing Alembic."""
 
+MIGRATIONS = Path(__file__).parent / "migrations"
+
 _VERSION_TABLE = "alembic_version"
 _VERSION = select(column("version_num", String)).select_from(table(_VERSION_TABLE))
 
@@ -49,9 +51,8 @@ def _migrate(connection: Connection) -> None:
     from alembic.config import Config  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-    folder = str(Path(__file__).parent / "migrations")
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if version is not None and version not in known:
         raise LedgerError(

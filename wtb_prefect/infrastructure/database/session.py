@@ -42,8 +42,15 @@ class Session:
             raise
 
     def commit(self) -> None:
+        connection = self._open_connection()
         with ledger_faults:
-            self._open_connection().commit()
+            try:
+                connection.commit()
+            except BaseException:
+                # A foreign key refuses at commit; SQLAlchemy takes the transaction for ended then,
+                # while SQLite keeps it open.
+                connection.connection.rollback()
+                raise
         self.close()
 
     def close(self) -> None:

@@ -259,11 +259,13 @@ def _checked_folders(paths: Mapping[str, object]) -> list[str]:
 def _make_staging(parent: str) -> str:
     """An empty folder in `parent`, which another thread may be removing because it is empty."""
     staging = f"{parent}/.restoring-{secrets.token_hex(8)}"
-    for _ in range(_STAGING_TRIES):
+    for attempt in range(_STAGING_TRIES):
         try:
             os.makedirs(parent, exist_ok=True)
             os.mkdir(staging)
-        except FileNotFoundError:
-            continue
-        return staging
-    raise FileTrackingError(f"cannot make a folder in {parent!r}: it keeps being removed")
+        except (FileNotFoundError, FileExistsError):  # makedirs raises either in that race
+            if attempt == _STAGING_TRIES - 1:
+                raise
+        else:
+            break
+    return staging

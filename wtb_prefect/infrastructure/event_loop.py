@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,7 +29,10 @@ async def _with_threads(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """A loop of its own in a thread of its own; Ctrl-C cancels it and waits for its clean-up."""
+    """A loop of its own in a thread of its own; Ctrl-C cancels it and waits for its clean-up.
+
+    The copied context carries a Prefect flow run, to whose task runner tasks are submitted.
+    """
     loops: list[asyncio.AbstractEventLoop] = []
     ready = threading.Event()
 
@@ -38,7 +42,7 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
         return await _with_threads(work)
 
     with ThreadPoolExecutor(1, thread_name_prefix="wtb-loop") as pool:
-        future = pool.submit(asyncio.run, body())
+        future = pool.submit(copy_context().run, asyncio.run, body())
         try:
             return future.result()
         except KeyboardInterrupt:

@@ -1,0 +1,82 @@
+"""Prefect blocks. Registered through the entry point `prefect.collections`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from wtb_prefect.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+
+class WtbCheckpointStore(Block):
+    """Where LangGraph checkpoints are kept, usable in any flow.
+
+    Example:
+        ```python
+        from wtb_prefect import WtbCheckpointStore
+
+        store = WtbCheckpointStore.load("BLOCK_NAME")
+        with store.saver() as saver:
+            graph = builder.compile(checkpointer=saver)
+        ```
+    """
+
+    _block_type_name = "WTB Checkpoint Store"
+    _block_type_slug = "wtb-checkpoint-store"
+    _logo_url = "https://raw.githubusercontent.com/langchain-ai/langgraph/main/docs/static/favicon.png"  # type: ignore[assignment]  # as Prefect's own blocks declare it
+    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]  # the same
+    _description = "Where LangGraph checkpoints are kept, usable in any flow."
+
+    database_url: SecretStr = Field(
+        default=SecretStr("sqlite:///.wtb/wtb-checkpoints.db"),
+        description="The database of the checkpoints, as sqlite:///path/to/file.db.",
+    )
+    allowed_types: list[str] = Field(
+        default_factory=list,
+        description="Classes that a checkpoint may hold besides LangGraph's own, as module:Class.",
+    )
+
+    @contextmanager
+    def saver(self) -> Iterator[BaseCheckpointSaver[str]]:
+        """LangGraph's saver over this store, closed at the end of the block.
+
+        Raises:
+            InvalidInputError: the URL is not one of SQLite, or a class is not `module:Class`.
+            CheckpointError: the file cannot be opened.
+        """
+        from wtb_prefect.infrastructure.checkpoints.langgraph_store import (  # noqa: PLC0415 - Prefect imports block modules at every start
+            SqliteCheckpointStore,
+        )
+        from wtb_prefect.infrastructure.checkpoints.serializer import (  # noqa: PLC0415 - as above
+            make_serializer,
+        )
+
+        serializer = make_serializer(tuple(self._class_name(name)) for name in self.allowed_types)
+        store = SqliteCheckpointStore(self._path(), serializer)
+        try:
+            yield store.saver
+        finally:
+            store.close()
+
+    def _path(self) -> Path:
+        scheme, _, path = self.database_url.get_secret_value().partition(":///")
+        if scheme != "sqlite" or not path:
+            raise InvalidInputError(
+                f"database_url has the scheme {scheme!r}; it has to be sqlite:///path/to/file.db"
+            )
+        return Path(path)
+
+    @staticmethod
+    def _class_name(name: str) -> list[str]:
+        module, _, cls = name.partition(":")
+        if not module or not cls:
+            raise InvalidInputError(f"allowed_types: {name!r} is not module:Class")
+        return [module, cls]

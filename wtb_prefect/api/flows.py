@@ -1,0 +1,165 @@
+"""The batch test as a Prefect flow."""
+
+from __future__ import annotations
+
+import os
+from math import ceil
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, tags
+from prefect.context import FlowRunContext
+from pydantic import Field
+
+from wtb_prefect.api.artifacts import ProgressArtifact, optional, publish_summary
+from wtb_prefect.api.events import announce_batch
+from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
+from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
+from wtb_prefect.api.segment_task import run_segments
+from wtb_prefect.application.batch_test import BatchEnd, run_batch_test
+from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_request
+from wtb_prefect.application.read_results import BatchReport, read_report
+from wtb_prefect.application.run_batch import BatchRun
+from wtb_prefect.application.session import BatchScope, Session
+from wtb_prefect.bootstrap import load_project, open_session
+from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
+from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.infrastructure.event_loop import run_blocking
+from wtb_prefect.infrastructure.processes import is_alive, this_process
+
+DEFAULT_PARALLEL = 8
+
+
+@flow(
+    name="batch_test",
+    flow_run_name="batch-test {project}",
+    task_runner=SegmentRayTaskRunner(),  # type: ignore[arg-type]  # prefect-ray is untyped
+    persist_result=True,
+    # Never pickled: a stored result is read back by other processes.
+    result_serializer="json",
+)
+def batch_test(
+    project: str,
+    matrix: dict[str, str | list[str]] | list[dict[str, str]] | None = None,
+    cases: str | list[dict[str, Any]] | None = None,
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1,
+    batch_id: str | None = None,
+    share_prefixes: bool = True,
+    max_parallel: Annotated[int, Field(ge=1, le=1024)] = DEFAULT_PARALLEL,
+    locations: dict[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """Runs a batch test and returns its summary; the ledger holds everything else.
+
+    Args:
+        project: Where the project is: "package.module:project" or "path/to/file.py:project".
+        matrix: Variants by node ("*" means all), or a list of combinations. Empty: the baseline.
+        cases: A .jsonl or .csv file, or the cases themselves. Empty: those stored under batch_id.
+        repeats: Independent draws of each case.
+        batch_id: A name for the batch, to extend it later; also the idempotency key to trigger it.
+        share_prefixes: Run what combinations have in common once.
+        max_parallel: Stretches of execution in flight at once, over all workers.
+        locations: Where the project keeps its things, if not where it says itself.
+    """
+    where = None if locations is None else ProjectLocations.from_json(locations)
+    definition = load_project(project, where)
+    with open_session(definition) as session:
+        request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
+        return _run(request, session, definition, project, max_parallel)
+
+
+def _request(
+    session: Session,
+    matrix: Any,
+    cases: Any,
+    repeats: int,
+    batch_id: str | None,
+    share_prefixes: bool,
+) -> BatchRequest:
+    if cases is not None:
+        return BatchRequest(
+            matrix=matrix, cases=cases, repeats=repeats, share_prefixes=share_prefixes,
+            batch_id=batch_id,
+        )
+    if batch_id is None:
+        raise InvalidInputError("give cases, or the batch_id of a stored batch")
+    return stored_request(batch_id, session)
+
+
+def _run(
+    request: BatchRequest,
+    session: Session,
+    definition: ProjectDefinition,
+    project: str,
+    max_parallel: int,
+) -> dict[str, Any]:
+    logger = get_run_logger()
+    progress: list[ProgressArtifact] = []
+    runners: list[PrefectSegmentRunner] = []
+
+    def on_plan(plan: BatchPlan) -> None:
+        counts = {str(state): count for state, count in plan.counts.items() if count}
+        logger.info("Batch %s: %s cells %s", plan.batch_id, len(plan.cells), counts)
+        announce_batch(plan.batch_id, definition.name, "started", {"cells": len(plan.cells)})
+        progress.append(ProgressArtifact(session.open_uow, plan).__enter__())
+
+    def make_runner(scope: BatchScope) -> PrefectSegmentRunner:
+        slots = _slots(max_parallel)
+        parameters = {
+            "project": project,
+            "locations": definition.locations.to_json(),
+            "batch_id": scope.batch_id,
+            "parallel": ceil(max_parallel / slots),
+        }
+        runners.append(PrefectSegmentRunner(run_segments, parameters=parameters, slots=slots))
+        return runners[0]
+
+    run = BatchRun(
+        owner=this_process(), runner_name=_runner_name(), is_alive=is_alive, on_plan=on_plan
+    )
+    try:
+        with tags(f"project:{definition.name}"):
+            end = run_blocking(run_batch_test(request, session, make_runner, run))
+    finally:
+        for runner in runners:
+            runner.close()
+        for bar in progress:
+            bar.__exit__(None, None, None)
+    return _publish(end, session, definition)
+
+
+def _slots(max_parallel: int) -> int:
+    """How many chunks run at once: Ray's CPUs, or this machine's for threads."""
+    context = FlowRunContext.get()
+    runner = context.task_runner if context else None
+    if isinstance(runner, SegmentRayTaskRunner):
+        return min(max_parallel, runner.slots)
+    return min(max_parallel, os.cpu_count() or 1)
+
+
+def _runner_name() -> str:
+    context = FlowRunContext.get()
+    on_ray = context is not None and isinstance(context.task_runner, SegmentRayTaskRunner)
+    return "ray" if on_ray else "threads"
+
+
+def _publish(end: BatchEnd, session: Session, definition: ProjectDefinition) -> dict[str, Any]:
+    cell_ids = {planned.cell.cell_id for planned in end.plan.cells}
+    report = read_report(session.open_uow, end.plan.batch_id, cell_ids)
+    summary = summary_of(report, end)
+    with optional("summary artifact not created"):
+        publish_summary(report, end.plan)
+    announce_batch(end.plan.batch_id, definition.name, "finished", summary)
+    return summary
+
+
+def summary_of(report: BatchReport, end: BatchEnd) -> dict[str, Any]:
+    """A batch in JSON values: small enough for a flow's result and an event's payload."""
+    counts: dict[str, int] = {}
+    for cell in report.cells:
+        counts[str(cell.status)] = counts.get(str(cell.status), 0) + 1
+    return {
+        "batch_id": end.plan.batch_id,
+        "status": str(end.status),
+        "cells": counts,
+        "node_executions": end.node_executions,
+        "best": report.best,
+    }

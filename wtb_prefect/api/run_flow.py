@@ -1,0 +1,43 @@
+"""Running the batch flow from Python or the command line, with a server and Ray of our own if need be."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from wtb_prefect.api.flows import batch_test
+from wtb_prefect.api.server import prefect_server
+from wtb_prefect.domain.project import ProjectLocations
+
+
+def run_batch_flow(
+    *,
+    project: str,
+    locations: ProjectLocations,
+    batch_id: str,
+    runner: Literal["ray", "threads", "inline"],
+    max_parallel: int,
+) -> int:
+    """Runs a stored batch as the flow `batch_test`; returns the node bodies it called.
+
+    Where PREFECT_API_URL is set that server is used; otherwise one is started for the run, its
+    database kept below the project's output folder. The server is healthy before Ray starts: on a
+    small machine the two starting at once time each other out.
+
+    Raises:
+        InfrastructureError: no server, or Ray does not start.
+    """
+    chosen = batch_test
+    if runner == "threads":
+        threads = ThreadPoolTaskRunner(max_workers=min(max_parallel, os.cpu_count() or 1))
+        chosen = batch_test.with_options(task_runner=threads)  # type: ignore[arg-type]  # its base is untyped
+    with prefect_server(locations.output_dir / "prefect"):
+        summary = chosen(
+            project=project,
+            batch_id=batch_id,
+            max_parallel=max_parallel,
+            locations=locations.to_json(),
+        )
+    return int(summary["node_executions"])

@@ -1,0 +1,56 @@
+"""The Prefect task of a batch: one chunk of stretches, run in whatever process it lands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import get_run_logger, task
+
+from wtb_prefect.api.events import announce_execution
+from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
+from wtb_prefect.application.run_batch import stored_scope
+from wtb_prefect.application.run_chunk import run_chunk
+from wtb_prefect.bootstrap import load_project, open_session
+from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.errors import InfrastructureError
+from wtb_prefect.infrastructure.event_loop import run_blocking
+
+
+def execute_chunk(
+    project: str,
+    locations: dict[str, str | None],
+    batch_id: str,
+    parallel: int,
+    chunk: dict[str, Any],
+) -> dict[str, Any]:
+    """Runs a chunk here. All arguments are JSON values; cases are read from the ledger."""
+    work = chunk_from_json(chunk)
+    definition = load_project(project, ProjectLocations.from_json(locations))
+    with open_session(definition, announce_execution) as session:
+        scope = stored_scope(batch_id, session)
+        try:
+            result = run_blocking(run_chunk(work, scope, session, parallel))
+        except BaseExceptionGroup as group:
+            # The stretches of a chunk fail as a group; the first failure is the one to report.
+            raise _first(group) from None
+    get_run_logger().info("%s items, %s node bodies", len(work.items), result.node_executions)
+    return result_to_json(result)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        infrastructure, _ = error.split(InfrastructureError)
+        error = (infrastructure or error).exceptions[0]
+    return error
+
+
+@task(name="run-segments", persist_result=False)
+def run_segments(
+    project: str,
+    locations: dict[str, str | None],
+    batch_id: str,
+    parallel: int,
+    chunk: dict[str, Any],
+) -> dict[str, Any]:
+    """Runs some of a batch's stretches. Ray pickles a task by value, so the body is a call."""
+    return execute_chunk(project, locations, batch_id, parallel, chunk)

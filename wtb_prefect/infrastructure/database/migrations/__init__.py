@@ -1,0 +1,1 @@
+"""The ledger's versions: how each one is made from the one before."""
