@@ -50,7 +50,7 @@ class Timings:
 
 def make_files(folder: Path, count: int, size: int, seed: int) -> list[Path]:
     """`count` files of random bytes, twenty to a folder."""
-    random_bytes = random.Random(seed)  # noqa: S311 - test data
+    random_bytes = random.Random(seed)
     paths = []
     for number in range(count):
         path = folder / f"part-{number // 20}" / f"file-{number}.bin"

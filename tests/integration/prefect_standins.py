@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger, task
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from wtb_prefect.api.prefect_segments import (
@@ -121,17 +120,9 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
         return pool.submit(context.run, asyncio.run, coroutine).result()
 
 
-def start_task_runner() -> None:
-    """Starts Ray in the flow's own thread, which lives as long as the flow."""
-    context = FlowRunContext.get()
-    if context and isinstance(context.task_runner, SegmentRayTaskRunner):
-        context.task_runner.start()
-
-
 @flow(task_runner=SegmentRayTaskRunner(num_cpus=2), persist_result=True, result_serializer="json")
 def batch(chunks: list[list[str]], slots: int = 2) -> dict[str, Any]:
     """The recommended shape: a sync flow that runs the async core."""
-    start_task_runner()
     return {
         **run_async(run_chunks(chunks, slots)),
         "flow_run_id": str(flow_run.id),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -40,15 +40,6 @@ RECONCILE_PAUSE = 0.5
 CLOSE_SECONDS = 5.0
 
 logger = get_logger("wtb.segments")
-
-
-@runtime_checkable
-class CancellingTaskRunner(Protocol):
-    """A task runner that can end running tasks (Prefect's own runners cannot)."""
-
-    def cancel(self, future: PrefectFuture[Any]) -> None:
-        """Ends the task at once, running or not."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +120,12 @@ class PrefectSegmentRunner:
 
     def _cancel(self, futures: list[PrefectFuture[dict[str, Any]]]) -> None:
         context = FlowRunContext.get()
-        task_runner = context.task_runner if context else None
-        if not futures or not isinstance(task_runner, CancellingTaskRunner):
+        # Only our Ray runner can end running tasks; Prefect's own waits for its threads.
+        cancel = getattr(context.task_runner, "cancel", None) if context else None
+        if cancel is None:
             return
         for future in futures:
-            task_runner.cancel(future)
+            cancel(future)
         # States of a task that still ends by itself must reach the server before ours does.
         deadline = time.monotonic() + CLOSE_SECONDS
         for future in futures:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 from prefect.client.schemas.objects import RunInput
@@ -33,11 +35,8 @@ RAY_MISSING = (
     " 'inline')"
 )
 try:
-    from prefect_ray.context import RemoteOptionsContext  # type: ignore[import-untyped]  # untyped
-    from prefect_ray.task_runners import (  # type: ignore[import-untyped]  # untyped
-        PrefectRayFuture,
-        RayTaskRunner,
-    )
+    from prefect_ray.context import RemoteOptionsContext
+    from prefect_ray.task_runners import PrefectRayFuture, RayTaskRunner
 except ImportError as missing:
     raise InfrastructureError(RAY_MISSING) from missing
 
@@ -83,6 +82,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
         self.num_cpus = num_cpus
         self._remote_function: Any = None
         self._shared_context: tuple[Any, Any, dict[str, Any]] | None = None
+        self._ray_ended: threading.Event | None = None
 
     def duplicate(self) -> Self:
         """A new runner with the same settings."""
@@ -110,20 +110,21 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
         return self
 
     def start(self) -> Any:
-        """Connects to Ray or starts it, once; gives the Ray module. `submit` does it if need be.
-
-        Call it in the thread that runs the flow: a private Ray is killed by the kernel when the
-        thread that started it ends.
-        """
+        """Connects to Ray or starts it, once; gives the Ray module. `submit` does it if need be."""
         ray = _import_ray(private=not self._address())
         if self._remote_function is None:
             if not PREFECT_API_URL.value():
                 raise InfrastructureError(NO_SERVER)
             if not ray.is_initialized():
-                self._connect(ray)
+                self._in_lasting_thread(lambda: self._connect(ray))
                 self._owns_ray = True  # the base class shuts down at the end, or disconnects
             self._remote_function = ray.remote(self._run_prefect_task)
         return ray
+
+    def __exit__(self, *exc_info: Any) -> None:
+        super().__exit__(*exc_info)
+        if self._ray_ended:
+            self._ray_ended.set()
 
     def submit(
         self,
@@ -132,7 +133,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
         wait_for: Iterable[PrefectFuture[Any]] | None = None,
         dependencies: dict[str, set[RunInput]] | None = None,
     ) -> PrefectRayFuture[Any]:
-        """Submits a task run. As the base class, but Ray never retries and the context is cached."""
+        """As the base class, but Ray never retries and the context is cached."""
         if not self._started:
             raise RuntimeError("The task runner must be started before submitting work.")
         self.start()
@@ -194,6 +195,27 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             return RayTaskRunner._run_prefect_task(*upstream_ray_obj_refs, **arguments)
         finally:
             drain_worker_queues()
+
+    def _in_lasting_thread(self, connect: Callable[[], None]) -> None:
+        """The kernel kills a private Ray when the *thread* that started it ends, and this process
+        60 s later. The main thread lasts; from any other one, a thread of our own starts Ray."""
+        if threading.current_thread() is threading.main_thread():
+            connect()
+            return
+        outcome: Future[None] = Future()
+        ended = self._ray_ended = threading.Event()
+
+        def keep() -> None:
+            try:
+                connect()
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+                ended.wait()
+
+        threading.Thread(target=keep, name="wtb-ray", daemon=True).start()
+        outcome.result()
 
     def _address(self) -> str | None:
         return self.address or os.environ.get("RAY_ADDRESS")
@@ -272,15 +294,9 @@ def _import_ray(*, private: bool = False) -> Any:
     if private and "ray._raylet" not in sys.modules:
         os.environ.update(PRIVATE_RAY_ENVIRONMENT | dict(os.environ))
     try:
-        import ray  # here, so that flows can be imported where Ray is not installed
+        import ray  # noqa: PLC0415 - flows can be imported where Ray is not installed
 
         ray.__version__  # noqa: B018 - prefect-ray has left a lazy module; this really imports it
     except ImportError as error:
         raise InfrastructureError(RAY_MISSING) from error
     return ray
-
-
-if TYPE_CHECKING:
-    from wtb_prefect.api.prefect_segments import CancellingTaskRunner
-
-    _: CancellingTaskRunner = SegmentRayTaskRunner()

@@ -81,13 +81,22 @@ async def _call(spec: EvaluatorSpec, evidence: Evidence) -> dict[str, Any]:
             value = await spec.function(**arguments)
         else:
             # In a thread: an evaluator may block on a model or a file for seconds.
-            value = await asyncio.to_thread(spec.function, **arguments)
+            value = await asyncio.to_thread(_called, spec.function, arguments)
+        if inspect.isawaitable(value):  # an async callable object
+            value = await value
         if isinstance(value, Mapping):
             return {f"{spec.name}.{key}": _score(part) for key, part in value.items()}
         return {spec.name: _score(value)}
     except Exception as exc:  # evaluators are user code; their failure is a result of its own
         text = "".join(traceback.format_exception(exc))
         return {spec.name: _Failure(f"{type(exc).__name__}: {exc}", text)}
+
+
+def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    try:
+        return function(**arguments)
+    except StopIteration as exc:  # a future cannot carry it: awaiting it would never end
+        raise RuntimeError("the evaluator raised StopIteration") from exc
 
 
 def _score(value: Any) -> bool | float | str:

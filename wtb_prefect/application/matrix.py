@@ -19,13 +19,13 @@ def expand_matrix(
 
     Args:
         matrix: mapping node -> variant names (or `"*"`), or a list of explicit combinations;
-            None is the baseline alone.
+            None (or no node at all) is the baseline alone.
         nodes: the graph's nodes.
         variants: registered variant names by node, `original` not included.
 
     Raises:
         NotFoundError: an unknown node or variant.
-        InvalidInputError: an empty matrix or choice, or a variant named twice.
+        InvalidInputError: an empty list or choice, or something named twice.
     """
     if matrix is None:
         return (VariantCombination(()),)
@@ -60,6 +60,10 @@ def _choices(
     known = _known(node, nodes, variants)
     if wanted == "*":
         return known
+    if not isinstance(wanted, Sequence):
+        raise InvalidInputError(
+            f"the matrix gives node {node!r} {wanted!r}, not a list of variants or '*'"
+        )
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
         raise InvalidInputError(f"the matrix names no variant for node {node!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ def read_cases(cases: Cases) -> tuple[Case, ...]:
     """
     if isinstance(cases, (str, Path)):
         rows = _file_rows(Path(cases))
+    elif isinstance(cases, Mapping) or not isinstance(cases, Iterable):
+        raise InvalidInputError(f"cases are a list or a file path, not {type(cases).__name__}")
     else:
         rows = ((f"case {number}", lambda r=row: r) for number, row in enumerate(cases, 1))
     return _collect(rows)
@@ -83,7 +86,7 @@ def _case(row: Any) -> Case:
         expected=row.get("expected"),
         files=_files(row.get("files") or {}),
         tags=_tags(row.get("tags") or ()),
-        metadata=dict(row.get("metadata") or {}),
+        metadata=_metadata(row.get("metadata") or {}),
     )
 
 
@@ -104,9 +107,15 @@ def _files(files: Any) -> dict[str, Any]:
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidInputError("'tags' is a list of strings")
     return tuple(tags)
+
+
+def _metadata(metadata: Any) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise InvalidInputError(f"'metadata' is {type(metadata).__name__}, not an object")
+    return dict(metadata)
 
 
 def _file_rows(path: Path) -> Iterator[Row]:
@@ -123,7 +132,8 @@ def _file_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    # Not splitlines: it also splits at separators that JSON allows inside a string.
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip():
             yield f"{path.name}:{number}", lambda text=line: _json(text)
 
@@ -143,9 +153,12 @@ def _json(text: str) -> Any:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.DictReader(_text(path).splitlines(keepends=True))
-    for row in reader:
-        yield f"{path.name}:{reader.line_num}", lambda cells=row: _csv_case(cells)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
+        for row in reader:
+            yield f"{path.name}:{reader.line_num}", lambda cells=row: _csv_case(cells)
+    except csv.Error as exc:
+        raise InvalidInputError(f"{path.name}:{reader.line_num}: not CSV: {exc}") from exc
 
 
 def _csv_case(row: dict[Any, Any]) -> dict[str, Any]:

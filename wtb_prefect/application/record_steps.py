@@ -72,7 +72,6 @@ class StepRecorder:
     sequence: int = 0
     unsaved_execution: bool = True
     spent: Usage = field(default_factory=Usage)
-    failed: NodeFailure | None = None
     head: CheckpointId | None = field(init=False)
     step: int = field(init=False)
     commit_id: str | None = field(init=False)
@@ -136,7 +135,15 @@ class StepRecorder:
         visit.error = NodeFailure(
             node=visit.node, type=error.type, message=error.message, traceback=error.traceback
         )
-        self.failed = visit.error
+
+    def attributed(self, error: NodeFailure) -> NodeFailure:
+        """What ended the run, with the node of the current super-step that raised it, if one did.
+
+        Several siblings may fail at once, and a failure that an error handler took is none.
+        """
+        failures = (visit.error for visit in self._visits.values() if visit.error is not None)
+        same = (f for f in failures if (f.type, f.message) == (error.type, error.message))
+        return next(same, error)
 
     async def checkpoint_coming(self) -> None:
         """See `StepObserver.checkpoint_coming`."""

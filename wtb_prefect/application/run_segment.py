@@ -17,7 +17,6 @@ from wtb_prefect.domain.execution import (
     ExecutionKind,
     ExecutionStatus,
     Lineage,
-    NodeFailure,
 )
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileMemento
 from wtb_prefect.domain.identifiers import thread_id
@@ -157,11 +156,9 @@ def _start(
     session: Session,
 ) -> tuple[Execution, int]:
     """The execution to run and the number of its file links: fresh, forked or resumed."""
-    thread = thread_id(stretch.execution_id)
-    forked_at = known.lineage.checkpoint_id if known is not None and known.lineage else None
-    if known is not None and known.head is not None and known.head != forked_at:
+    if known is not None and known.head is not None:
         return _rewound(known, session)
-    session.checkpoints.delete(thread)
+    session.checkpoints.delete(thread_id(stretch.execution_id))
     parent = _parent(item, session)
     execution = Execution(
         execution_id=stretch.execution_id,
@@ -226,14 +223,20 @@ def _forked(execution: Execution, parent: Execution, session: Session) -> tuple[
 
 
 def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
-    """An interrupted execution as the ledger has it; what the stores have beyond it is removed."""
+    """An interrupted execution as the ledger has it; what the stores have beyond it is removed.
+
+    Kept are the pending writes that the ledger knows: those of its own tasks, and while it still
+    stands at its fork those that came with the copy, which are recorded with its ancestors.
+    """
     assert known.head is not None  # noqa: S101 - checked by the caller
     with session.open_uow() as uow:
-        boundaries = uow.node_boundaries.list(known.execution_id)
+        line = uow.executions.lineage(known.execution_id)
+        boundaries = uow.node_boundaries.list_many([ancestor.execution_id for ancestor in line])
         links = uow.checkpoint_files.list(known.execution_id)
     pending = {
         b.task_id
-        for b in boundaries
+        for found in boundaries.values()
+        for b in found
         if b.entry_checkpoint_id == known.head and b.exit_checkpoint_id is None and not b.error
     }
     session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending)
@@ -243,14 +246,7 @@ def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
 def _ended(
     execution: Execution, recorder: StepRecorder, stop: Stop, session: Session, seconds: float
 ) -> Execution:
-    error = stop.error
-    if error is not None and error.node is None and recorder.failed is not None:
-        error = NodeFailure(
-            node=recorder.failed.node,
-            type=error.type,
-            message=error.message,
-            traceback=error.traceback,
-        )
+    error = None if stop.error is None else recorder.attributed(stop.error)
     at_gate = stop.kind is StopKind.GATE
     order = [node for node in execution.gated if node in stop.gates]
     return replace(

@@ -47,6 +47,7 @@ class CheckpointStore(Protocol):
     ) -> None:
         """Removes what is newer than a checkpoint, and pending writes of tasks not named.
 
+        What subgraphs saved since goes too: their files were not committed, so they run again.
         After a crash the store can hold more than the ledger recorded; the ledger is the truth.
         """
         ...

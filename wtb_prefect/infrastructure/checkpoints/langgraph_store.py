@@ -33,7 +33,8 @@ def config_for(thread: str, checkpoint_id: str | None = None) -> RunnableConfig:
 
 
 @contextmanager
-def _faults(what: str) -> Iterator[None]:
+def store_faults(what: str) -> Iterator[None]:
+    """A fault of the database is the store's, never the workflow's: raises `CheckpointError`."""
     try:
         yield
     except sqlite3.Error as exc:
@@ -58,7 +59,7 @@ class LangGraphCheckpointStore:
             "versions_seen": {},
         }
         metadata: Any = {"source": "update", **checkpoint.metadata, "step": checkpoint.step}
-        with _faults("save"):
+        with store_faults("save"):
             self.saver.put(
                 config_for(checkpoint.thread_id, checkpoint.parent_id), stored, metadata, versions
             )
@@ -69,7 +70,7 @@ class LangGraphCheckpointStore:
 
     def tuple_of(self, thread_id: str, checkpoint_id: CheckpointId) -> CheckpointTuple:
         """LangGraph's own record of a checkpoint; raises `CheckpointError` if there is none."""
-        with _faults("load"):
+        with store_faults("load"):
             found = self.saver.get_tuple(config_for(thread_id, checkpoint_id))
         if found is None:
             raise CheckpointError(f"no checkpoint {checkpoint_id} in thread {thread_id}")
@@ -77,23 +78,23 @@ class LangGraphCheckpointStore:
 
     def latest(self, thread_id: str) -> StoredCheckpoint | None:
         """See `CheckpointStore.latest`."""
-        with _faults("latest"):
+        with store_faults("latest"):
             found = self.saver.get_tuple(config_for(thread_id))
         return None if found is None else _stored(found)
 
     def history(self, thread_id: str) -> list[StoredCheckpoint]:
         """See `CheckpointStore.history`."""
-        with _faults("history"):
+        with store_faults("history"):
             return [_stored(found) for found in self.saver.list(config_for(thread_id))][::-1]
 
     def exists(self, thread_id: str, checkpoint_id: CheckpointId) -> bool:
         """See `CheckpointStore.exists`."""
-        with _faults("exists"):
+        with store_faults("exists"):
             return self.saver.get_tuple(config_for(thread_id, checkpoint_id)) is not None
 
     def delete(self, thread_id: str) -> None:
         """See `CheckpointStore.delete`."""
-        with _faults("delete"):
+        with store_faults("delete"):
             self.saver.delete_thread(thread_id)
 
     def fork(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
@@ -105,7 +106,7 @@ class LangGraphCheckpointStore:
         """
         source = self.tuple_of(source_thread, checkpoint_id)
         metadata: Any = {**source.metadata, "wtb_forked_from": source_thread}
-        with _faults("fork"):
+        with store_faults("fork"):
             config = self.saver.put(
                 config_for(target_thread),
                 source.checkpoint,
@@ -157,11 +158,10 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
     ) -> None:
         """See `CheckpointStore.rewind`."""
-        threads = self.saver.storage.get(thread_id, {})
-        root = threads.get("", {})
-        for newer in [found for found in root if found > checkpoint_id]:
-            del root[newer]
-            self.saver.writes.pop((thread_id, "", newer), None)
+        for namespace, found in self.saver.storage.get(thread_id, {}).items():
+            for newer in [known for known in found if known > checkpoint_id]:
+                del found[newer]
+                self.saver.writes.pop((thread_id, namespace, newer), None)
         writes = self.saver.writes.get((thread_id, "", checkpoint_id), {})
         for key, (task, channel, *_) in list(writes.items()):
             if task not in keep_tasks and channel not in (INTERRUPT, RESUME):
@@ -174,7 +174,7 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
     saver: SqliteSaver
 
     def __init__(self, path: Path, serde: SerializerProtocol | None = None) -> None:
-        with _faults(f"open {path}"):
+        with store_faults(f"open {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             # 30 s: under load SQLite's writers queue for longer than its default of 5 s.
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
@@ -199,11 +199,10 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
         even what failed half way)."""
         keep = sorted(keep_tasks)
         marks = ",".join("?" * len(keep))
-        with _faults("rewind"), self.saver.lock, self._connection:
+        with store_faults("rewind"), self.saver.lock, self._connection:
             for table in ("checkpoints", "writes"):
                 self._connection.execute(
-                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = '' "  # noqa: S608 - fixed names
-                    "AND checkpoint_id > ?",
+                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id > ?",  # noqa: S608 - fixed names
                     (thread_id, checkpoint_id),
                 )
             self._connection.execute(

@@ -21,8 +21,9 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from wtb_prefect.domain.execution import NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
+from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
 
-_SPECIAL = frozenset((ERROR, INTERRUPT, RESUME))
+SPECIAL_CHANNELS = frozenset((ERROR, INTERRUPT, RESUME))
 
 
 @dataclass(slots=True)
@@ -30,9 +31,9 @@ class Watch:
     """One thread under observation: its observer, and what the probe needs to know."""
 
     observer: StepObserver
+    step: int = -2
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     keep_all_writes: bool = False
-    head: str | None = None
     live_writes: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
     interrupted: bool = False
 
@@ -63,11 +64,12 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As the saver."""
-        return self.saver.get_tuple(config)
+        with store_faults("load"):
+            return self.saver.get_tuple(config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As the saver."""
-        return self.saver.get_tuple(config)
+        return self.get_tuple(config)
 
     def list(self, config: RunnableConfig | None, **options: Any) -> Iterator[CheckpointTuple]:
         """As the saver."""
@@ -84,6 +86,28 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         """As the saver."""
         return self.saver.get_delta_channel_history(**options)
 
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As the saver; nobody is told."""
+        with store_faults("save"):
+            return self.saver.put(config, checkpoint, metadata, new_versions)
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """As the saver; nobody is told."""
+        with store_faults("save pending writes"):
+            self.saver.put_writes(config, writes, task_id, task_path)
+
     async def aput(
         self,
         config: RunnableConfig,
@@ -94,11 +118,11 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         """Files durable, then the checkpoint, then the ledger's transaction."""
         watch = self._of(config)
         if watch is None:
-            return self.saver.put(config, checkpoint, metadata, new_versions)
+            return self.put(config, checkpoint, metadata, new_versions)
         async with watch.order:
             await watch.observer.checkpoint_coming()
-            saved = self.saver.put(config, checkpoint, metadata, new_versions)
-            watch.head = checkpoint["id"]
+            saved = self.put(config, checkpoint, metadata, new_versions)
+            watch.step = metadata["step"]
             watch.live_writes.clear()
             parent = config["configurable"].get("checkpoint_id")
             watch.observer.checkpoint_saved(
@@ -118,15 +142,15 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         """Files durable, then the pending writes, then the ledger's transaction."""
         watch = self._of(config)
         if watch is None:
-            return self.saver.put_writes(config, writes, task_id, task_path)
+            return self.put_writes(config, writes, task_id, task_path)
         async with watch.order:
-            if any(channel in _SPECIAL for channel, _ in writes):
-                self.saver.put_writes(config, writes, task_id, task_path)
+            if any(channel in SPECIAL_CHANNELS for channel, _ in writes):
+                self.put_writes(config, writes, task_id, task_path)
                 self._report_special(watch, writes, task_id)
                 return None
             wanted = await watch.observer.task_finished(task_id, _usage(writes))
             if wanted or watch.keep_all_writes:
-                self.saver.put_writes(config, writes, task_id, task_path)
+                self.put_writes(config, writes, task_id, task_path)
                 watch.live_writes[task_id] = list(writes)
                 watch.observer.task_saved(task_id)
             return None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import ERROR
+from langgraph.channels.topic import Topic
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.errors import ErrorCode, GraphRecursionError, create_error_message
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel._checkpoint import channels_from_checkpoint
 from langgraph.pregel._io import read_channels
+from langgraph.types import Send
 
 from wtb_prefect.domain.execution import ExecutionState
 from wtb_prefect.domain.identifiers import CheckpointId
@@ -29,6 +33,7 @@ from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     config_for,
 )
 from wtb_prefect.infrastructure.checkpoints.recording_saver import (
+    SPECIAL_CHANNELS,
     RecordingSaver,
     Watch,
     failure_of,
@@ -62,10 +67,12 @@ class LangGraphEngine:
         self._variants = {(variant.node, variant.name): variant for variant in variants}
         self._saver = RecordingSaver(store.saver)
         self._recursion_limit = recursion_limit
+        self._counts_steps = inspect_graph.has_managed_steps(source.builder)
         self._compiled: dict[tuple[Any, ...], CompiledStateGraph[Any, Any, Any, Any]] = {}
         self._fingerprints: dict[tuple[str, str], str] = {}
-        self._channels = dict(source.builder.channels)
-        self._state_keys = tuple(source.builder.schemas[source.builder.state_schema])
+        self._channels = {**source.builder.channels, TASKS: Topic(Send, accumulate=False)}
+        schema = source.builder.schemas[source.builder.state_schema]
+        self._state_keys = tuple(key for key in schema if key in self._channels)
 
     def describe(self) -> TestWorkflow:
         """See `WorkflowEngine.describe`."""
@@ -105,12 +112,14 @@ class LangGraphEngine:
         """See `WorkflowEngine.advance`."""
         graph = self._graph(request.choices, request.gated)
         replayed = self._pending_tasks(request)
-        watch = Watch(observer, keep_all_writes=self._needs_all_writes())
+        watch = Watch(
+            observer, step=request.step, keep_all_writes=self._needs_all_writes()
+        )
         context = BodyContext(request.workspace, observer)
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)
         try:
-            await self._stream(graph, request, observer, replayed)
+            await self._stream(graph, request, watch, replayed)
         except InfrastructureError:
             raise
         except Exception as exc:  # the graph is user code and may raise anything
@@ -134,7 +143,7 @@ class LangGraphEngine:
         return ExecutionState(
             execution_id=thread_id.removeprefix("wtb-"),
             checkpoint_id=checkpoint_id,
-            values=self._values(found),
+            values=self._values(found, self._state_keys),
             next_nodes=(),
         )
 
@@ -142,7 +151,7 @@ class LangGraphEngine:
         self,
         graph: CompiledStateGraph[Any, Any, Any, Any],
         request: Advance,
-        observer: StepObserver,
+        watch: Watch,
         replayed: frozenset[str],
     ) -> None:
         """Runs the loop. Only task starts matter here: they arrive before any body of the step.
@@ -156,12 +165,35 @@ class LangGraphEngine:
             stream_mode="tasks",
             durability="sync",
         )
-        async for event in stream:
-            if "triggers" in event:
-                task_id = event["id"]
-                observer.task_started(
-                    TaskStart(task_id=task_id, node=event["name"], replayed=task_id in replayed)
+        async with aclosing(cast("AsyncGenerator[Any]", stream)) as events:
+            try:
+                async for event in events:
+                    if "triggers" in event:
+                        self._check_limit(watch)
+                        watch.observer.task_started(
+                            TaskStart(
+                                task_id=event["id"],
+                                node=event["name"],
+                                replayed=event["id"] in replayed,
+                            )
+                        )
+            except GraphRecursionError:
+                self._check_limit(watch)  # names the limit of the whole path, not what was left
+                raise
+        self._check_limit(watch)
+
+    def _check_limit(self, watch: Watch) -> None:
+        """LangGraph counts steps from where a run begins; the limit is for the whole path, the
+        shared prefix included. Its own rule: after step `limit` not even an end is reached."""
+        if watch.step >= self._recursion_limit:
+            raise GraphRecursionError(
+                create_error_message(
+                    message=f"Recursion limit of {self._recursion_limit} reached without hitting "
+                    "a stop condition. You can increase the limit by setting the "
+                    "`recursion_limit` config key.",
+                    error_code=ErrorCode.GRAPH_RECURSION_LIMIT,
                 )
+            )
 
     def _config(self, request: Advance) -> RunnableConfig:
         return {
@@ -170,9 +202,9 @@ class LangGraphEngine:
         }
 
     def _steps_left(self, step: int) -> int:
-        """LangGraph counts from where a run begins: `limit - step - 2` makes the limit hold for
-        the whole path. Subgraphs inherit the number, so with subgraphs the limit stays whole."""
-        if step < 0 or any(node.is_subgraph for node in self._workflow.nodes):
+        """What nodes that ask how many steps are left have to be told. Subgraphs inherit the
+        number, so the limit stays whole where nobody asks."""
+        if step < 0 or not self._counts_steps:
             return self._recursion_limit
         return max(1, self._recursion_limit - step - 2)
 
@@ -181,7 +213,7 @@ class LangGraphEngine:
             return frozenset()
         found = self._saver.get_tuple(config_for(request.thread_id))
         writes = (found.pending_writes or ()) if found is not None else ()
-        return frozenset(task for task, channel, _ in writes if channel != ERROR)
+        return frozenset(task for task, channel, _ in writes if channel not in SPECIAL_CHANNELS)
 
     def _needs_all_writes(self) -> bool:
         # A DeltaChannel is rebuilt from the writes between two snapshots.
@@ -193,19 +225,23 @@ class LangGraphEngine:
         if head is None:
             raise InfrastructureError(f"thread {thread} stopped at a gate without a checkpoint")
         reason = self._probe(head, context.gate_hits[0][1], watch)
+        if self._counts_steps and self._recursion_limit - head.metadata["step"] < 3:
+            reason = reason or "nodes count the steps left, and LangGraph runs no fork with so few"
         return Stop(kind=StopKind.GATE, gates=nodes, not_shareable=reason)
 
     def _probe(self, head: CheckpointTuple, live: Mapping[str, Any], watch: Watch) -> str | None:
         """Whether a fork from the checkpoint would see what the live run sees, and if not why.
 
         Finds in-place mutation (values change without a new version), lossy types and untracked
-        values; pending writes of finished siblings are compared the same way.
+        values, in every channel and in what is being sent to nodes; pending writes of finished
+        siblings are compared the same way.
         """
-        reloaded = self._values(head)
+        reloaded = self._values(head, tuple(self._channels))
         for key, value in live.items():
+            where = "what is sent to nodes" if key == TASKS else f"state key {key!r}"
             if key not in reloaded:
-                return f"state key {key!r} is not in the checkpoint"
-            if (found := difference(value, reloaded[key], f"state key {key!r}")) is not None:
+                return f"{where} is not in the checkpoint"
+            if (found := difference(value, reloaded[key], where)) is not None:
                 return found
         saved: dict[str, list[tuple[str, Any]]] = {}
         for task, channel, value in head.pending_writes or ():
@@ -215,11 +251,11 @@ class LangGraphEngine:
                 return found
         return None
 
-    def _values(self, found: CheckpointTuple) -> dict[str, Any]:
+    def _values(self, found: CheckpointTuple, keys: tuple[str, ...]) -> dict[str, Any]:
         channels, _ = channels_from_checkpoint(
             self._channels, found.checkpoint, saver=self._saver.saver, config=found.config
         )
-        values = read_channels(channels, list(self._state_keys))
+        values = read_channels(channels, list(keys))
         assert isinstance(values, dict)  # noqa: S101 - a list of keys gives a dict
         return values
 
@@ -248,7 +284,7 @@ class LangGraphEngine:
             node_swap.swap(builder, node, self._variant(node, name).implementation)
         node_swap.count_bodies(builder)
         for node in gated:
-            node_swap.replace_runnable(builder, node, make_gate(node, self._state_keys))
+            node_swap.replace_runnable(builder, node, make_gate(node, tuple(self._channels)))
         try:
             compiled = builder.compile(
                 checkpointer=self._saver,

@@ -12,8 +12,10 @@ from langgraph.errors import GraphInterrupt
 from wtb_prefect.infrastructure.workflow.body_context import body_context
 
 
-def make_gate(node: str, state_keys: tuple[str, ...]) -> RunnableCallable:
+def make_gate(node: str, channels: tuple[str, ...]) -> RunnableCallable:
     """A runnable that takes a node's place, notes that it was reached, and interrupts.
+
+    `channels` are those whose live values it notes, to be compared with the checkpoint's.
 
     An empty `GraphInterrupt` is what a subgraph's own breakpoint raises: nothing is stored for the
     node, it is neither retried nor handled as an error, and the other nodes of the super-step run
@@ -23,7 +25,7 @@ def make_gate(node: str, state_keys: tuple[str, ...]) -> RunnableCallable:
 
     def gate(state: Any, config: RunnableConfig) -> NoReturn:
         read = config["configurable"][CONFIG_KEY_READ]
-        body_context.get().gate_hits.append((node, read(list(state_keys), False)))
+        body_context.get().gate_hits.append((node, read(list(channels), False)))
         raise GraphInterrupt(())
 
     async def agate(state: Any, config: RunnableConfig) -> NoReturn:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wtb_prefect.errors import StateError
+from langgraph.types import Send
 
 
 def difference(live: Any, reloaded: Any, where: str) -> str | None:
@@ -21,13 +21,18 @@ def difference(live: Any, reloaded: Any, where: str) -> str | None:
         return _mapping(live, reloaded, where)
     if isinstance(live, (list, tuple)):
         return _sequence(live, reloaded, where)
+    if isinstance(live, Send):
+        return _attributes(live, reloaded, ["node", "arg"], where)
     if dataclasses.is_dataclass(live):
         names = [field.name for field in dataclasses.fields(live)]
         return _attributes(live, reloaded, names, where)
     fields = getattr(type(live), "model_fields", None)
     if fields is not None:
         return _attributes(live, reloaded, list(fields), where)
-    return None if _equal(live, reloaded, where) else f"{where} comes back with another value"
+    try:
+        return None if _equal(live, reloaded) else f"{where} comes back with another value"
+    except Exception as exc:  # __eq__ is user code, and arrays and tables answer in their own way
+        return f"{where} ({_name(live)}) cannot be compared with its reloaded copy: {exc}"
 
 
 def _name(value: Any) -> str:
@@ -35,7 +40,7 @@ def _name(value: Any) -> str:
 
 
 def _mapping(live: Mapping[Any, Any], reloaded: Mapping[Any, Any], where: str) -> str | None:
-    if list(live) != list(reloaded):
+    if [(type(key), key) for key in live] != [(type(key), key) for key in reloaded]:
         return f"{where} comes back with other keys"
     return _first(difference(live[key], reloaded[key], f"{where}[{key!r}]") for key in live)
 
@@ -56,14 +61,12 @@ def _first(found: Any) -> str | None:
     return next((text for text in found if text is not None), None)
 
 
-def _equal(live: Any, reloaded: Any, where: str) -> bool:
-    if live is reloaded or (live != live and reloaded != reloaded):  # noqa: PLR0124 - NaN
+def _equal(live: Any, reloaded: Any) -> bool:
+    if live is reloaded:
         return True
-    try:
-        return bool(live == reloaded)
-    except (ValueError, TypeError):
-        # Arrays answer == with an array; their bytes and shape decide.
-        raw = getattr(live, "tobytes", None)
-        if raw is None:
-            raise StateError(f"{where} ({_name(live)}) cannot be compared with its reloaded copy") from None
-        return bool(raw() == reloaded.tobytes() and live.shape == reloaded.shape)
+    # Arrays answer == with an array: their bytes, type and shape decide, also where they hold NaN.
+    raw = getattr(live, "tobytes", None)
+    if raw is not None:
+        kind = (live.dtype, live.shape) == (reloaded.dtype, reloaded.shape)
+        return bool(kind and raw() == reloaded.tobytes())
+    return bool(live == reloaded) or bool(live != live and reloaded != reloaded)  # noqa: PLR0124 - NaN

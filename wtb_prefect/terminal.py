@@ -1,0 +1,224 @@
+"""Plans, comparisons and histories as tables and lines for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from wtb_prefect.application.plan_batch import BatchPlan, CellState
+from wtb_prefect.application.read_results import BatchReport
+from wtb_prefect.domain.batch_test import BatchTestResult, CellResult, MetricSummary
+from wtb_prefect.domain.execution import ExecutionStatus
+
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "crashed": "red",
+    "interrupted": "yellow",
+    "paused": "yellow",
+    "running": "cyan",
+}
+
+
+def make_table(*headers: str) -> Table:
+    """A light table whose cells fold instead of being cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def plan_lines(plan: BatchPlan) -> list[str]:
+    """A plan in a few lines."""
+    sizes = (len(plan.combinations), len(plan.cases), plan.repeats)
+    words = ("combination", "case", "repeat")
+    product = " x ".join(_number(n, word) for n, word in zip(sizes, words, strict=True))
+    lines = [
+        f"batch {plan.batch_id} of {plan.workflow.name}",
+        f"  {product} = {_number(len(plan.cells), 'cell')}: {_states(plan)}",
+    ]
+    if plan.stale_reasons:
+        reasons = (f"{name} ({_number(n, 'cell')})" for name, n in plan.stale_reasons.items())
+        lines.append(f"  stale because these changed: {', '.join(reasons)}")
+    if plan.counts[CellState.FAILED]:
+        lines.append("  failed cells are not run again until their code or case changes")
+    return [*lines, *_sharing(plan)]
+
+
+def plan_table(plan: BatchPlan) -> Table:
+    """How often each node runs for a case."""
+    table = make_table("node", "runs per case", "unshared")
+    for share in plan.shares:
+        table.add_row(Text(share.node), str(share.runs), str(share.unshared_runs))
+    return table
+
+
+def comparison_table(report: BatchReport, console: Console) -> Table:
+    """One row per combination; names are broken at commas where the terminal is narrow."""
+    table = _comparison(report, broken=False)
+    if not console.is_terminal:
+        return table
+    wanted = Measurement.get(console, console.options.update(max_width=2000), table).maximum
+    return _comparison(report, broken=True) if wanted > console.width else table
+
+
+def cells_table(cells: Sequence[CellResult]) -> Table:
+    """One row per cell, with its scores and the line of its error."""
+    table = make_table("combination", "case", "repeat", "status", "execution", "scores or error")
+    for cell in cells:
+        table.add_row(
+            Text(cell.combination),
+            Text(cell.case_id),
+            str(cell.repeat),
+            status_text(cell.status),
+            (cell.execution_id or "")[:13],
+            Text(cell_line(cell)),
+        )
+    return table
+
+
+def cell_line(cell: CellResult) -> str:
+    """Scores of a cell, or why it has none, in one line."""
+    if cell.error is not None:
+        return one_line(str(cell.error))
+    scores = [f"{metric}={_score(value)}" for metric, value in cell.scores.items()]
+    errors = [f"{metric}: {one_line(text)}" for metric, text in cell.score_errors.items()]
+    return "  ".join(scores + errors)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """A text without line breaks, shortened."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else f"{joined[: limit - 3]}..."
+
+
+def status_text(status: str) -> Text:
+    """A status in its colour."""
+    return Text(str(status), style=_STYLES.get(str(status), ""))
+
+
+def when(moment: datetime | None) -> str:
+    """A moment in local time; empty for none."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+
+
+def counts_line(counts: Iterable[tuple[str, int]]) -> str:
+    """`12 completed, 1 failed`."""
+    return ", ".join(f"{n} {name}" for name, n in counts if n) or "none"
+
+
+def bodies_line(report: BatchReport) -> str:
+    """Node bodies of a batch against what its cells would have cost one by one."""
+    ran, alone = report.node_executions, report.unshared_node_executions
+    saved = f", {1 - ran / alone:.0%} saved by sharing" if alone > ran else ""
+    return f"node bodies of the batch: {ran}, against {alone} unshared{saved}"
+
+
+def best_line(report: BatchReport) -> str | None:
+    """The best combination and by what; None where none can be named."""
+    for row in report.rows:
+        for metric, summary in row.metrics.items():
+            if row.combination == report.best and summary.primary:
+                better = "more" if summary.goal == "max" else "less"
+                return f"best: {row.combination} ({metric} {_mean(summary)}, {better} is better)"
+    return None
+
+
+def _number(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _states(plan: BatchPlan) -> str:
+    words = {
+        CellState.DONE: "done",
+        CellState.ADOPTED: "answered by other batches",
+        CellState.FAILED: "failed",
+        CellState.STALE: "stale",
+        CellState.NEW: "new",
+    }
+    return counts_line((word, plan.counts[state]) for state, word in words.items())
+
+
+def _sharing(plan: BatchPlan) -> list[str]:
+    if plan.unshared_reasons:
+        return [f"  nothing is shared: {reason}" for reason in plan.unshared_reasons]
+    runs = sum(share.runs for share in plan.shares)
+    unshared = sum(share.unshared_runs for share in plan.shares)
+    return [f"  node bodies for a case, each visited once: {runs} (unshared {unshared})"]
+
+
+def _comparison(report: BatchReport, *, broken: bool) -> Table:
+    table = make_table("", "combination")
+    metrics = list(report.rows[0].metrics) if report.rows else []
+    for metric in metrics:
+        arrow = "max" if report.rows[0].metrics[metric].goal == "max" else "min"
+        table.add_column(f"{metric}\n{arrow}, mean ± sd (n)", overflow="fold")
+    counted = _counted(report.rows)
+    for name in counted:
+        table.add_column(name.replace(" ", "\n"), justify="right", overflow="fold")
+    table.add_column("seconds", justify="right")
+    for row in report.rows:
+        best = row.combination == report.best
+        seconds = "" if row.mean_duration is None else f"{row.mean_duration:.2f}"
+        table.add_row(
+            "*" if best else "",
+            Text(_broken(row.combination) if broken else row.combination),
+            *(Text(_summary(row.metrics[metric])) for metric in metrics),
+            *(str(counts_of(row)[name]) for name in counted),
+            seconds,
+            style="bold green" if best else "",
+        )
+    return table
+
+
+def counts_of(row: BatchTestResult) -> dict[str, int]:
+    """The cells of a combination by how they ended, and its evaluator failures."""
+    return {
+        "done": row.completed,
+        "failed": row.failed,
+        "crashed": row.crashed,
+        "paused": row.paused,
+        "missing": row.missing,
+        "evaluator failures": row.evaluator_failures,
+    }
+
+
+def _counted(rows: Sequence[BatchTestResult]) -> list[str]:
+    """`done`, and the other counts that are not zero everywhere."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(counts_of(row))
+    return ["done", *(name for name in total if total[name] and name != "done")]
+
+
+def _broken(name: str) -> str:
+    return name.replace(",", ",\n")
+
+
+def _summary(summary: MetricSummary) -> str:
+    if summary.labels:
+        labels = ", ".join(f"{label} {n}" for label, n in sorted(summary.labels.items()))
+        return f"{labels} ({summary.n})"
+    if summary.mean is None:
+        return f"- ({summary.n})"
+    spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
+    return f"{_mean(summary)}{spread} ({summary.n})"
+
+
+def _mean(summary: MetricSummary) -> str:
+    return "-" if summary.mean is None else _score(summary.mean)
+
+
+def _score(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"
+
+
+def unfinished(cells: Iterable[CellResult]) -> list[CellResult]:
+    """The cells that have no success."""
+    return [cell for cell in cells if cell.status is not ExecutionStatus.COMPLETED]
