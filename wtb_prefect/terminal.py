@@ -25,6 +25,8 @@ _STYLES = {
     "running": "cyan",
 }
 
+_ANY_WIDTH = 10_000
+
 
 def make_table(*headers: str) -> Table:
     """A light table whose cells fold instead of being cut."""
@@ -62,10 +64,9 @@ def plan_table(plan: BatchPlan) -> Table:
 def comparison_table(report: BatchReport, console: Console) -> Table:
     """One row per combination; names are broken at commas where the terminal is narrow."""
     table = _comparison(report, broken=False)
-    if not console.is_terminal:
-        return table
-    wanted = Measurement.get(console, console.options.update(max_width=2000), table).maximum
-    return _comparison(report, broken=True) if wanted > console.width else table
+    wide = console.options.update(max_width=_ANY_WIDTH)
+    fits = Measurement.get(console, wide, table).maximum <= console.width
+    return table if fits else _comparison(report, broken=True)
 
 
 def cells_table(cells: Sequence[CellResult]) -> Table:

@@ -308,6 +308,21 @@ def test_files_that_come_and_go_do_not_disturb_a_snapshot(
             assert "steady" in taken.files
 
 
+class FileVanishes(LocalBlobStore):
+    """The file is deleted between being seen and being read."""
+
+    def put_file(self, source: Path) -> tuple[BlobId, int]:
+        source.unlink()
+        return super().put_file(source)
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_absent(tmp_path: Path) -> None:
+    write(tmp_path / "w", {"gone": b"1"})
+    (tmp_path / "w/link").symlink_to("gone")
+    tracker = LocalFileTracker(FileVanishes(tmp_path / "store"))
+    assert list(tracker.snapshot(tmp_path / "w", FileSnapshot()).files) == ["link"]
+
+
 def test_a_growing_file_is_recorded_as_stored(tracker: LocalFileTracker, tmp_path: Path) -> None:
     grow = "import sys\nwith open(sys.argv[1], 'ab', 0) as f:\n    while True: f.write(b'x' * 999)"
     write(tmp_path / "w", {"log": b""})

@@ -29,7 +29,13 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import prefect_standins as standins  # noqa: E402
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.prefect,
+    pytest.mark.timeout(180),
+    # Prefect leaves client sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 RUN_IN_A_PROCESS = """
 import sys

@@ -193,7 +193,7 @@ def _parent(item: WorkItem, session: Session) -> Execution | None:
 
 def _forked(execution: Execution, parent: Execution, session: Session) -> tuple[Execution, int]:
     """Copies the parent's head into the new thread, then records that it was done."""
-    assert parent.head is not None  # noqa: S101 - checked by _parent
+    assert parent.head is not None
     thread = thread_id(execution.execution_id)
     session.checkpoints.fork(thread_id(parent.execution_id), parent.head, thread)
     forked = replace(
@@ -228,7 +228,7 @@ def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
     Kept are the pending writes that the ledger knows: those of its own tasks, and while it still
     stands at its fork those that came with the copy, which are recorded with its ancestors.
     """
-    assert known.head is not None  # noqa: S101 - checked by the caller
+    assert known.head is not None
     with session.open_uow() as uow:
         line = uow.executions.lineage(known.execution_id)
         boundaries = uow.node_boundaries.list_many([ancestor.execution_id for ancestor in line])

@@ -18,7 +18,6 @@ from wtb_prefect.domain.interfaces.workflow_engine import WorkflowEngine
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
 from wtb_prefect.domain.project import ProjectDefinition
 
-
 Announce = Callable[[Execution], None]
 
 

@@ -14,37 +14,28 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
-from rich.measure import Measurement
 
 
 class Output:
-    """Text on stdout and notes on stderr; with `document`, JSON there and all text on stderr."""
+    """Text on stdout and notes on stderr; with `document`, JSON there in place of the text."""
 
     def __init__(self, document: TextIO | None = None) -> None:
         self._document = document
         self.notes = make_console(sys.stderr)
-        self.text = self.notes if document else make_console(sys.stdout)
-
-    @property
-    def as_json(self) -> bool:
-        """Whether the command was asked for JSON."""
-        return self._document is not None
+        self.text = make_console(sys.stdout)
+        self.text.quiet = document is not None
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """A line for people."""
-        _line(self.text, text, style)
+        self.text.print(text, style=style, soft_wrap=True)
 
-    def note(self, text: str, style: str | None = None) -> None:
+    def note(self, text: str) -> None:
         """A line beside the result."""
-        _line(self.notes, text, style)
+        self.notes.print(text, soft_wrap=True)
 
     def show(self, shown: RenderableType) -> None:
-        """A table; nothing of it is cut where its reader can scroll or search."""
-        if self.text.is_terminal:
-            self.text.print(shown)
-        else:
-            room = Measurement.get(self.text, self.text.options.update(max_width=2000), shown)
-            self.text.print(shown, width=room.maximum, crop=False, soft_wrap=True)
+        """A table."""
+        self.text.print(shown)
 
     def data(self, value: Any) -> None:
         """The one JSON document; does nothing where JSON was not asked for."""
@@ -53,11 +44,19 @@ class Output:
             self._document.flush()
 
 
+_NO_LIMIT = 10_000
+
+
 def make_console(stream: TextIO) -> Console:
-    """A console that is plain where colours and moving lines are not wanted."""
-    moving = stream.isatty() and "NO_COLOR" not in os.environ and _term() != "dumb"
+    """A console that is plain where colours and moving lines are not wanted.
+
+    What does not go to a terminal is as wide as it needs to be: a file or a pipe has no edge.
+    """
+    dumb = os.environ.get("TERM", "").lower() == "dumb"
+    moving = stream.isatty() and "NO_COLOR" not in os.environ and not dumb
     return Console(
         file=stream,
+        width=None if stream.isatty() else _NO_LIMIT,
         force_terminal=moving,
         color_system="auto" if moving else None,
         highlight=False,
@@ -123,11 +122,3 @@ def _is_process_stdout(stream: TextIO) -> bool:
         return stream.fileno() == 1
     except (AttributeError, OSError):  # a test or a notebook has put something else there
         return False
-
-
-def _line(console: Console, text: str, style: str | None) -> None:
-    console.print(text, style=style, soft_wrap=True)
-
-
-def _term() -> str:
-    return os.environ.get("TERM", "").lower()

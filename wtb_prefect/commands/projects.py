@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 # They differ between two commands, or two terminals, and say nothing of a project.
-_PASSING = frozenset(
-    "_ OLDPWD SHLVL TERM TERM_PROGRAM TERM_SESSION_ID COLORTERM COLUMNS LINES NO_COLOR WINDOWID "
-    "SSH_CLIENT SSH_CONNECTION SSH_TTY TMUX TMUX_PANE STY XDG_SESSION_ID".split()
+_PASSING = (
+    *("_", "PWD", "OLDPWD", "SHLVL", "TERM", "TERM_PROGRAM", "TERM_SESSION_ID", "COLORTERM"),
+    *("COLUMNS", "LINES", "NO_COLOR", "WINDOWID", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY"),
+    *("TMUX", "TMUX_PANE", "STY", "XDG_SESSION_ID"),
 )
+
+_KEPT_SECONDS = 30 * 24 * 3600
 
 
 def load_project(asked: str) -> WorkflowProject:
@@ -114,7 +118,6 @@ def _remember(asked: str, project: WorkflowProject, modules: Iterable[str]) -> N
     if not files:  # imported earlier in this process: its files are not known
         return
     entry = {
-        "circumstances": _circumstances(),
         "files": {file: _signature(file) for file in files},
         "name": project.name,
         "locations": project.locations.to_json(),
@@ -126,12 +129,9 @@ def _remember(asked: str, project: WorkflowProject, modules: Iterable[str]) -> N
 def _recall(asked: str) -> ProjectDefinition | None:
     try:
         entry: Mapping[str, Any] = json.loads(_entry_file(asked).read_text(encoding="utf-8"))
-        same = entry["circumstances"] == _circumstances() and all(
-            _signature(file) == signature for file, signature in entry["files"].items()
-        )
-        return _without_graph(
-            entry["name"], ProjectLocations.from_json(entry["locations"])
-        ) if same else None
+        same = all(_signature(file) == known for file, known in entry["files"].items())
+        locations = ProjectLocations.from_json(entry["locations"])
+        return _without_graph(entry["name"], locations) if same else None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none, or not one that this version has written
 
@@ -152,20 +152,20 @@ def _signature(file: str) -> list[int]:
     return [stat.st_mtime_ns, stat.st_size]
 
 
-def _circumstances() -> str:
-    variables = sorted(item for item in os.environ.items() if item[0] not in _PASSING)
-    return digest(__version__, sys.version, sys.prefix, variables)
-
-
 def _entry_file(asked: str) -> Path:
+    """One entry for all that may decide where a project keeps its things, its own files apart."""
+    variables = sorted(item for item in os.environ.items() if item[0] not in _PASSING)
+    name = digest(asked, os.getcwd(), variables, __version__, sys.version, sys.prefix)
     base = os.environ.get("XDG_CACHE_HOME")
-    cache = Path(base) if base else Path.home() / ".cache"
-    return cache / "wtb-prefect" / f"{digest(asked, os.getcwd())[:32]}.json"
+    return (Path(base) if base else Path.home() / ".cache") / "wtb-prefect" / f"{name}.json"
 
 
 def _write(file: Path, text: str) -> None:
     """At once or not at all: two commands may write the same entry."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    for old in file.parent.iterdir():
+        if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
+            old.unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
         part.write(text)
     os.replace(part.name, file)

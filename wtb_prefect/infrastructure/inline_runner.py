@@ -33,7 +33,7 @@ class InlineRunner:
 
     async def next_result(self) -> ChunkResult:
         """See `SegmentRunner.next_result`."""
-        assert self._task is not None  # noqa: S101 - the caller submitted a chunk
+        assert self._task is not None
         try:
             return await self._task
         except BaseExceptionGroup as group:

@@ -69,7 +69,7 @@ class BatchTestWriter(Protocol):
         """Sets status and finish time, adds the node bodies run, and clears the owner."""
         ...
     def own(self, batch_id: str, owner: Owner, runner: str, at: datetime) -> None:
-        """Sets owner, runner, status running and start time."""
+        """Sets owner, runner, status running and start time; clears the finish time."""
         ...
 
 

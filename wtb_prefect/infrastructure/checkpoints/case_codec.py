@@ -26,5 +26,5 @@ class MsgpackCaseCodec:
     def load(self, encoding: str, payload: bytes) -> dict[str, Any]:
         """See `CaseCodec.load`."""
         value = self._serializer.loads_typed((encoding, payload))
-        assert isinstance(value, dict)  # noqa: S101 - dump takes mappings only
+        assert isinstance(value, dict)
         return value

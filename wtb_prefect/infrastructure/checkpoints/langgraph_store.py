@@ -207,7 +207,7 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
                 )
             self._connection.execute(
                 "DELETE FROM writes WHERE thread_id = ? AND checkpoint_ns = '' "
-                f"AND checkpoint_id = ? AND channel NOT IN (?, ?) AND task_id NOT IN ({marks})",  # noqa: S608 - only marks
+                f"AND checkpoint_id = ? AND channel NOT IN (?, ?) AND task_id NOT IN ({marks})",
                 (thread_id, checkpoint_id, INTERRUPT, RESUME, *keep),
             )
 

@@ -171,6 +171,7 @@ class MemoryBatchTests(_Repository):
             runner=runner,
             status=BatchStatus.RUNNING.value,
             started_at=time_text(at),
+            finished_at=None,
         )
         if not owned:
             raise LedgerError(f"no batch test {batch_id!r} to own")

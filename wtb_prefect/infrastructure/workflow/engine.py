@@ -7,8 +7,8 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.channels.topic import Topic
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.errors import ErrorCode, GraphRecursionError, create_error_message
@@ -104,7 +104,7 @@ class LangGraphEngine:
         """See `WorkflowEngine.check_input`."""
         inspect_graph.check_keys(self._source.builder, state)
         serde = self._saver.serde
-        assert isinstance(serde, JsonPlusSerializer)  # noqa: S101 - made by make_serializer
+        assert isinstance(serde, JsonPlusSerializer)
         for key, value in state.items():
             check_checkpointable(serde, key, value)
 
@@ -256,7 +256,7 @@ class LangGraphEngine:
             self._channels, found.checkpoint, saver=self._saver.saver, config=found.config
         )
         values = read_channels(channels, list(keys))
-        assert isinstance(values, dict)  # noqa: S101 - a list of keys gives a dict
+        assert isinstance(values, dict)
         return values
 
     def _variant(self, node: str, name: str) -> VariantSpec:

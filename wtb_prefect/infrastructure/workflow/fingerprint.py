@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from langchain_core.runnables import Runnable
 
 from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.errors import NotFoundError
@@ -24,9 +29,11 @@ def fingerprint_code(
     """The fingerprint of an implementation: equal code and captured values, equal fingerprint.
 
     Covered: source text, default values, closure values, `functools.partial` arguments, and the
-    functions, classes and plain constants of the same module that the source names. A captured
-    object whose value cannot be read (a client, a lock) makes the fingerprint opaque (it begins
-    with `?`): results are then not reused across batches, unless `version` is declared.
+    functions, classes and constants of the same module that the source names; of a list, dict or
+    set at the top of the module its source text counts, so that filling it at run time changes
+    nothing. A captured object whose value cannot be read (a client, a lock) makes the fingerprint
+    opaque (it begins with `?`): results are then not reused across batches, unless `version` is
+    declared.
     """
     walk = _Walk(getattr(_function_of(implementation), "__module__", None))
     walk.visit(implementation)
@@ -37,42 +44,60 @@ def fingerprint_code(
 
 def _function_of(thing: Any) -> Any:
     # LangGraph wraps node functions in a RunnableCallable: `func`, or `afunc` for async ones.
-    for name in ("func", "afunc"):
-        inner = getattr(thing, name, None)
-        if inner is not None and not isinstance(inner, types.MethodType):
-            return inspect.unwrap(inner) if callable(inner) else inner
+    if isinstance(thing, Runnable):
+        for name in ("func", "afunc"):
+            if (inner := getattr(thing, name, None)) is not None:
+                return inner
     return thing
 
 
 class _Walk:
-    """Collects the JSON-able parts of an implementation, each object once."""
+    """Collects the JSON-able parts of an implementation.
+
+    Code is described once and then referred to by number. Values are described wherever they
+    appear: which equal ones are one object differs between a fresh and a cached compilation.
+    """
 
     def __init__(self, module: str | None) -> None:
         self.module = module
         self.parts: list[Any] = []
         self.opaque = False
-        self._seen: set[int] = set()
+        self._code: dict[Any, int] = {}
+        self._open: set[int] = set()
 
     def visit(self, thing: Any) -> None:
         """Adds one object and what it depends on."""
         thing = _function_of(thing)
-        if id(thing) in self._seen:
-            return
-        self._seen.add(id(thing))
         if isinstance(thing, (str, int, float, bool, bytes, type(None))):
             self.parts.append(repr(thing))
-        elif isinstance(thing, types.FunctionType):
-            self._function(thing)
-        elif isinstance(thing, types.MethodType):
+        elif isinstance(thing, (types.FunctionType, type)):
+            self._once(thing)
+        elif id(thing) in self._open:
+            self.parts.append("a value that holds itself")
+        else:
+            self._open.add(id(thing))
+            self._value(thing)
+            self._open.discard(id(thing))
+
+    def _once(self, code: types.FunctionType | type) -> None:
+        if code in self._code:
+            self.parts.append(["code", self._code[code]])
+            return
+        self._code[code] = len(self._code)
+        if isinstance(code, type):
+            self._class(code)
+        else:
+            self._function(code)
+
+    def _value(self, thing: Any) -> None:
+        if isinstance(thing, types.MethodType):
             self.visit(thing.__func__)
             self.visit(thing.__self__)
-        elif isinstance(thing, type):
-            self._class(thing)
         elif isinstance(thing, (list, tuple, set, frozenset)):
             self._items(type(thing).__name__, thing)
         elif isinstance(thing, Mapping):
             self._items("mapping", [x for pair in sorted(thing.items(), key=repr) for x in pair])
-        elif hasattr(thing, "func") and hasattr(thing, "keywords"):
+        elif isinstance(thing, functools.partial):
             self._items("partial", [thing.func, thing.args, thing.keywords])
         elif hasattr(thing, "builder"):
             self._graph(thing.builder)
@@ -83,8 +108,6 @@ class _Walk:
         values = sorted(items, key=repr) if kind in ("set", "frozenset") else list(items)
         self.parts.append([kind, len(values)])
         for value in values:
-            # Equal plain values may be one object: they count each time they appear.
-            self._seen.discard(id(value)) if isinstance(value, (str, int, float)) else None
             self.visit(value)
 
     def _function(self, function: types.FunctionType) -> None:
@@ -105,7 +128,10 @@ class _Walk:
         if isinstance(value, (types.FunctionType, type)) and value.__module__ == self.module:
             self.visit(value)
         elif isinstance(value, (str, int, float, bool, bytes, tuple, frozenset)):
-            self.parts.append(["global", name, repr(value)])
+            self.parts.append(["global", name])
+            self.visit(value)
+        elif isinstance(value, (list, dict, set)) and self.module is not None:
+            self.parts.append(["global", name, _assignments(self.module).get(name, "")])
 
     def _class(self, cls: type) -> None:
         self.parts.append(["class", f"{cls.__module__}.{cls.__qualname__}"])
@@ -140,17 +166,40 @@ def _global_names(code: types.CodeType) -> set[str]:
     return names
 
 
-def _source(thing: Callable[..., Any] | type) -> str:
+@functools.cache
+def _assignments(module: str) -> Mapping[str, str]:
+    """Name -> source text of what is assigned to it at the top of a module."""
     try:
-        return textwrap.dedent(inspect.getsource(thing))
+        source = inspect.getsource(sys.modules[module])
+        tree = ast.parse(source)
+    except (KeyError, OSError, TypeError, SyntaxError):
+        return {}
+    found: dict[str, str] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        else:
+            continue
+        text = ast.get_source_segment(source, statement) or ""
+        found.update((target.id, text) for target in targets if isinstance(target, ast.Name))
+    return found
+
+
+def _source(thing: types.FunctionType | type) -> str:
+    # Of a function the code object: asked for a decorated one, inspect shows what it wraps.
+    code = getattr(thing, "__code__", None)
+    try:
+        return textwrap.dedent(inspect.getsource(thing if code is None else code))
     except (OSError, TypeError):
-        # No source (a REPL, exec): the byte code and its constants stand for it.
-        code = getattr(thing, "__code__", None)
-        if code is None:
-            return ""
-        return hashlib.sha256(code.co_code).hexdigest() + repr(
-            [c for c in code.co_consts if not isinstance(c, types.CodeType)]
-        )
+        # No source (a REPL, exec): the byte code, its names and its constants stand for it.
+        return "" if code is None else repr(_byte_code(code))
+
+
+def _byte_code(code: types.CodeType) -> list[Any]:
+    constants = [_byte_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
+    return [code.co_code.hex(), code.co_names, constants]
 
 
 def _file_digest(path: Path) -> str:

@@ -31,7 +31,7 @@ def describe(
             name=node,
             fingerprint=fingerprint_code(spec.runnable),
             deferred=spec.defer,
-            is_subgraph=find_subgraph_pregel(typing.cast(Any, spec.runnable)) is not None,
+            is_subgraph=find_subgraph_pregel(typing.cast("Any", spec.runnable)) is not None,
         )
         for node, spec in builder.nodes.items()
     )

@@ -73,7 +73,7 @@ def _spec_of(
     """What LangGraph itself makes of an implementation: runnable, input schema, destinations."""
     scratch = copy.copy(builder)
     scratch.nodes = {}
-    scratch.state_schema = cast(Any, _Undeclared)
+    scratch.state_schema = cast("Any", _Undeclared)
     try:
         scratch.add_node(node, implementation)
     except (ValueError, TypeError) as exc:

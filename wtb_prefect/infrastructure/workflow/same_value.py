@@ -31,7 +31,7 @@ def difference(live: Any, reloaded: Any, where: str) -> str | None:
         return _attributes(live, reloaded, list(fields), where)
     try:
         return None if _equal(live, reloaded) else f"{where} comes back with another value"
-    except Exception as exc:  # __eq__ is user code, and arrays and tables answer in their own way
+    except Exception as exc:  # noqa: BLE001 - __eq__ is user code; arrays answer in their own way
         return f"{where} ({_name(live)}) cannot be compared with its reloaded copy: {exc}"
 
 

@@ -47,7 +47,7 @@ _FINISH = fixed(
 _OWN = fixed(
     set_columns(
         update(tables.batch_tests),
-        *("owner_host", "owner_pid", "owner_started", "runner", "status", "started_at"),
+        *("owner_host", "owner_pid", "owner_started", "runner", "status", "started_at", "finished_at"),
     ).where(_b.batch_id == value())
 )
 
@@ -113,7 +113,7 @@ class SqlBatchTests:
 
     def own(self, batch_id: str, owner: Owner, runner: str, at: datetime) -> None:
         running = BatchStatus.RUNNING.value
-        row = (owner.host, owner.pid, owner.started, runner, running, time_text(at), batch_id)
+        row = (owner.host, owner.pid, owner.started, runner, running, time_text(at), None, batch_id)
         if not self._session.write(_OWN, row):
             raise LedgerError(f"no batch test {batch_id!r} to own")
 

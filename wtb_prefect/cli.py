@@ -1,0 +1,178 @@
+"""The command line `wtb`.
+
+Exit status: 0 done; 1 some cells failed; 2 bad usage or bad input; 4 infrastructure; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import import_module
+from typing import NoReturn, TypeAlias
+
+from wtb_prefect import __version__
+from wtb_prefect.commands.output import Output, only_json_on_stdout
+from wtb_prefect.errors import BatchBusyError, InfrastructureError, InvalidInputError, WTBError
+
+Command = Callable[[argparse.Namespace, Output], int]
+
+_PROJECT = "path/to/file.py:project or package.module:project"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without "±" shows "?"
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as exc:  # argparse ends --help and bad usage this way
+        return exc.code if isinstance(exc.code, int) else 2
+    if args.debug:
+        return _run(args)
+    return _guarded(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        document = stack.enter_context(only_json_on_stdout()) if args.json else None
+        module, _, name = args.command.partition(":")
+        # Each command imports what it needs: `wtb list` must not wait for LangGraph or Prefect.
+        command: Command = getattr(import_module(f"wtb_prefect.commands.{module}"), name)
+        return command(args, Output(document))
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    try:
+        return _run(args)
+    except InvalidInputError as exc:
+        return _failed(exc, 2)
+    except BrokenPipeError:
+        # Whoever read has gone (`| head`); Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except (InfrastructureError, BatchBusyError, WTBError, OSError) as exc:
+        return _failed(exc, 4)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except Exception as exc:  # noqa: BLE001 - the outermost edge: a bug still has an exit status
+        traceback.print_exc()
+        return _failed(f"unexpected {type(exc).__name__}: {exc} (please report this)", 4)
+
+
+def _failed(problem: object, status: int) -> int:
+    sys.stderr.write(f"wtb: {problem}\n")
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Bad usage in one line, without the whole usage before it."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="wtb",
+        description="Test bench for LangGraph workflows: compares variants of nodes over cases.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"wtb {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    _add_starters(commands)
+    _add_runs(commands)
+    _add_looks(commands)
+    doctor = _add(commands, "doctor", "doctor:doctor", "check versions, servers and folders")
+    doctor.add_argument("project", metavar="PROJECT", nargs="?", help="look at its output folder")
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def _add(commands: Commands, name: str, command: str, summary: str) -> _Parser:
+    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_starters(commands: Commands) -> None:
+    init = _add(commands, "init", "starter:init", "write a starter project")
+    init.add_argument("folder", metavar="FOLDER", nargs="?", default=".")
+    demo = _add(commands, "demo", "run:demo", "write the starter project and run it")
+    demo.add_argument("folder", metavar="FOLDER", nargs="?", default="wtb-demo")
+    _add_runner(demo)
+    _add_cells(demo)
+
+
+def _add_runs(commands: Commands) -> None:
+    plan = _add(commands, "plan", "run:plan", "say what a run would do, without running")
+    _add_request(plan)
+    run = _add(commands, "run", "run:run", "run what is missing of a batch test, and compare")
+    _add_request(run)
+    _add_cells(run)
+
+
+def _add_request(parser: _Parser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    parser.add_argument("--cases", metavar="FILE", help="a .jsonl or .csv file")
+    parser.add_argument("--matrix", metavar="JSON", help='\'{"node": ["a", "b"]}\', or @file.json')
+    parser.add_argument(
+        "--variant",
+        metavar="NODE=A,B",
+        action="append",
+        default=[],
+        help="the matrix in parts: variants of a node, or * for all; may be repeated",
+    )
+    parser.add_argument("--repeats", metavar="N", type=int, default=1, help="draws of each case")
+    parser.add_argument("--batch-id", metavar="ID", help="a name of its own for the batch")
+    parser.add_argument(
+        "--no-share", dest="share", action="store_false", help="run every cell from its start"
+    )
+    _add_runner(parser)
+
+
+def _add_runner(parser: _Parser) -> None:
+    parser.add_argument("--max-parallel", metavar="N", type=int, help="stretches in flight at once")
+    parser.add_argument(
+        "--runner",
+        metavar="NAME",
+        default="ray",
+        help="ray (the Prefect flow on Ray, the default), threads (on threads) or inline (neither)",
+    )
+
+
+def _add_cells(parser: _Parser) -> None:
+    parser.add_argument(
+        "--cells", dest="cells_too", action="store_true", help="every cell, with its error"
+    )
+
+
+def _add_looks(commands: Commands) -> None:
+    listed = _add(commands, "list", "look:list_batches", "list batches, newest first")
+    listed.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    results = _add(commands, "results", "look:results", "compare the combinations of a batch")
+    results.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    results.add_argument("batch", metavar="BATCH", nargs="?", help="default: the newest")
+    _add_cells(results)
+    for name, summary in (
+        ("history", "list the checkpoints behind an execution"),
+        ("state", "print the state of an execution"),
+        ("files", "list the files of an execution"),
+    ):
+        look = _add(commands, name, f"look:{name}", summary)
+        look.add_argument("project", metavar="PROJECT", help=_PROJECT)
+        look.add_argument("execution", metavar="EXECUTION", help="its id, or how the id begins")
+        look.add_argument("--at", metavar="CHECKPOINT", help="as of this checkpoint")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""`wtb list`, `results`, `history`, `state` and `files`: reading, without running anything."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pprint import pformat
+
+from rich.text import Text
+
+from wtb_prefect import terminal
+from wtb_prefect.application.read_history import find_execution, read_files, read_history
+from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
+from wtb_prefect.commands.documents import batch_document, report_document
+from wtb_prefect.commands.output import Output
+from wtb_prefect.commands.projects import find_project, load_project, open_ledger
+from wtb_prefect.domain.batch_test import BatchStatus, BatchTest
+from wtb_prefect.domain.checkpoint import Checkpoint, ExecutionHistory
+from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
+from wtb_prefect.domain.project import ProjectDefinition
+from wtb_prefect.errors import InvalidInputError, NotFoundError
+from wtb_prefect.infrastructure.processes import is_alive
+
+
+def list_batches(args: Namespace, out: Output) -> int:
+    """The batches of a project, newest first."""
+    project = find_project(args.project)
+    with open_ledger(project) as open_uow:
+        if open_uow is None:
+            found = []
+        else:
+            with open_uow() as uow:
+                batches = uow.batch_tests.list(project.workflow_id)
+                found = [(batch, uow.cells.count(batch.batch_id)) for batch in batches]
+    table = terminal.make_table("batch", "status", "cells", "when", "runner")
+    for batch, counts in found:
+        table.add_row(
+            batch.batch_id,
+            _standing(batch),
+            terminal.counts_line((status.value, n) for status, n in sorted(counts.items())),
+            terminal.when(batch.started_at or batch.created_at),
+            batch.runner or "",
+        )
+    if found:
+        out.show(table)
+    else:
+        out.say(f"project {project.name} has no batch yet")
+    out.data([batch_document(b, counts, owner_alive=_owner_alive(b)) for b, counts in found])
+    return 0
+
+
+def results(args: Namespace, out: Output) -> int:
+    """The comparison of a batch, or its cells."""
+    project = find_project(args.project)
+    with _ledger(project) as open_uow:
+        with open_uow() as uow:
+            if args.batch is None and not uow.batch_tests.list(project.workflow_id):
+                raise _nothing_run(project)
+            batch = find_batch(uow, project.workflow_id, args.batch)
+        report = read_report(open_uow, batch.batch_id)
+    out.say(f"batch {batch.batch_id} of {batch.name}: {_standing(batch).plain}")
+    _show_report(report, args, out)
+    out.data(report_document(report, cells=args.cells_too))
+    return 0
+
+
+def history(args: Namespace, out: Output) -> int:
+    """The checkpoints behind an execution, oldest first."""
+    with _ledger(find_project(args.project)) as open_uow:
+        found = _history(open_uow, args)
+    shown = found.checkpoints
+    if args.at is not None:
+        shown = shown[: shown.index(_checkpoint(found, args.at)) + 1]
+    table = terminal.make_table("step", "completed", "next", "checkpoint", "when")
+    for point in shown:
+        table.add_row(
+            str(point.step),
+            Text(", ".join(point.nodes)),
+            Text(", ".join(point.next)),
+            point.checkpoint_id,
+            terminal.when(point.created_at),
+        )
+    out.say(f"execution {found.execution_id}")
+    out.show(table)
+    out.data({"execution_id": found.execution_id, "checkpoints": shown})
+    return 0
+
+
+def state(args: Namespace, out: Output) -> int:
+    """The values of the state now, or at a checkpoint."""
+    project = load_project(args.project)
+    with _ledger(find_project(args.project)) as open_uow:
+        found = _history(open_uow, args)
+    # The bench brings LangGraph along, which only this command needs for looking.
+    from wtb_prefect.sdk.test_bench import TestBench  # noqa: PLC0415
+
+    at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
+    with TestBench(project) as bench:
+        values = bench.state(found.execution_id, at)
+    for key, value in values.items():
+        out.say(f"{key}: {pformat(value, width=100)}")
+    point = at or (found.latest.checkpoint_id if found.latest else None)
+    out.data({"execution_id": found.execution_id, "checkpoint_id": point, "values": values})
+    return 0
+
+
+def files(args: Namespace, out: Output) -> int:
+    """The files of an execution now, or at a checkpoint."""
+    with _ledger(find_project(args.project)) as open_uow:
+        found = _history(open_uow, args)
+        at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
+        tree = read_files(open_uow, found.execution_id, at)
+    table = terminal.make_table("path", "bytes", "blob")
+    for path, memento in sorted(tree.items()):
+        table.add_row(Text(path), str(memento.size), memento.blob_id[:16])
+    out.say(f"execution {found.execution_id}: {len(tree)} files")
+    if tree:
+        out.show(table)
+    listed = [memento for _, memento in sorted(tree.items())]
+    out.data({"execution_id": found.execution_id, "checkpoint_id": at, "files": listed})
+    return 0
+
+
+def _show_report(report: BatchReport, args: Namespace, out: Output) -> None:
+    if args.cells_too:
+        out.show(terminal.cells_table(report.cells))
+        return
+    out.show(terminal.comparison_table(report, out.text))
+    if best := terminal.best_line(report):
+        out.say(best)
+    out.say(terminal.bodies_line(report))
+    if failed := terminal.unfinished(report.cells):
+        cells = "cell is" if len(failed) == 1 else "cells are"
+        out.say(f"{len(failed)} {cells} not completed: --cells lists them with the reason")
+
+
+@contextmanager
+def _ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork]:
+    with open_ledger(project) as open_uow:
+        if open_uow is None:
+            raise _nothing_run(project)
+        yield open_uow
+
+
+def _nothing_run(project: ProjectDefinition) -> InvalidInputError:
+    return InvalidInputError(
+        f"project {project.name!r} has no batch yet (its ledger would be "
+        f"{project.locations.database_url}): start one with `wtb run`"
+    )
+
+
+def _history(open_uow: OpenUnitOfWork, args: Namespace) -> ExecutionHistory:
+    with open_uow() as uow:
+        workflow_id = find_project(args.project).workflow_id
+        execution = find_execution(uow, workflow_id, args.execution)
+    return read_history(open_uow, execution.execution_id)
+
+
+def _checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:
+    exact = found.get(asked)
+    if exact is not None:
+        return exact
+    begun = [c for c in found.checkpoints if asked and c.checkpoint_id.startswith(asked)]
+    if len(begun) > 1:
+        raise InvalidInputError(f"{len(begun)} checkpoints begin with {asked!r}: give more of it")
+    if not begun:
+        kind = f"checkpoint of execution {found.execution_id}"
+        raise NotFoundError(kind, asked, [c.checkpoint_id for c in found.checkpoints])
+    return begun[0]
+
+
+def _owner_alive(batch: BatchTest) -> bool | None:
+    return None if batch.owner is None else is_alive(batch.owner)
+
+
+def _standing(batch: BatchTest) -> Text:
+    """The status; of a batch whose process was killed, that it was."""
+    if batch.status is BatchStatus.RUNNING and _owner_alive(batch) is False:
+        return Text("running, but its process is gone", style="yellow")
+    return terminal.status_text(batch.status)
