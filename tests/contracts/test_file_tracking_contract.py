@@ -195,7 +195,7 @@ class BlobStoreAgainstADict(RuleBasedStateMachine):
 
 TestBlobStoreAgainstADict = BlobStoreAgainstADict.TestCase
 TestBlobStoreAgainstADict.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None
+    max_examples=10, stateful_step_count=60, deadline=None
 )
 
 _names = st.text(

@@ -75,7 +75,6 @@ def compare(request: Request, folder: Path, stores: Path, tally: Tally) -> None:
         shared = _batch(bench, request)
         assert shared.node_executions == CALLS.take().total() == expected
         seen = {cell.combination: _seen(bench, cell) for cell in shared.cells}
-        assert bench.batch(matrix=request.matrix, cases=CASES, runner="inline").node_executions == 0
     with TestBench(request.project(folder.name, stores / "unshared")) as bench:
         unshared = _batch(bench, request, share_prefixes=False)
         assert unshared.node_executions == CALLS.take().total() == lonely

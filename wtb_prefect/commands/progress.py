@@ -63,10 +63,6 @@ class BatchProgress:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Takes the progress off the terminal."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()

@@ -18,7 +18,7 @@ from wtb_prefect.commands.projects import load_project
 from wtb_prefect.commands.starter import write_starter
 from wtb_prefect.errors import InvalidInputError, NotFoundError, WTBError
 from wtb_prefect.sdk.batch_result import BatchResult
-from wtb_prefect.sdk.test_bench import RUNNERS, RunnerName, TestBench
+from wtb_prefect.sdk.test_bench import RUNNERS, TestBench
 
 SHOWN_FAILURES = 5
 
@@ -45,10 +45,28 @@ def plan(args: Namespace, out: Output) -> int:
 
 def run(args: Namespace, out: Output) -> int:
     """Runs what is missing of a batch test and compares its combinations."""
-    runner = _runner(args.runner)
-    matrix, cases = _matrix(args), _cases(args)
-    with TestBench(load_project(args.project)) as bench, BatchProgress(out.notes) as progress:
-        plans: list[BatchPlan] = []
+    _runner(args.runner)
+    request = {"matrix": _matrix(args), "cases": _cases(args)}
+    plans: list[BatchPlan] = []
+    with TestBench(load_project(args.project)) as bench:
+        try:
+            result = _watched(bench, request, args, out, plans)
+            _show(result, args, out)
+        except KeyboardInterrupt:
+            out.note(_interrupted(bench, plans))
+            return 130
+    return 1 if terminal.unfinished(result.report.cells) else 0
+
+
+def _watched(
+    bench: TestBench,
+    request: dict[str, Any],
+    args: Namespace,
+    out: Output,
+    plans: list[BatchPlan],
+) -> BatchResult:
+    """The run with its progress; `plans` gets the plan as soon as there is one."""
+    with BatchProgress(out.notes) as progress:
 
         def on_plan(made: BatchPlan) -> None:
             plans.append(made)
@@ -56,23 +74,15 @@ def run(args: Namespace, out: Output) -> int:
                 out.say(line)
             progress.start(made, bench.session.open_uow)
 
-        try:
-            result = bench.batch(
-                matrix=matrix,
-                cases=cases,
-                repeats=args.repeats,
-                runner=runner,
-                share_prefixes=args.share,
-                max_parallel=args.max_parallel,
-                batch_id=args.batch_id,
-                on_plan=on_plan,
-            )
-        except KeyboardInterrupt:
-            progress.stop()
-            out.note(_interrupted(bench, plans))
-            return 130
-    _show(result, args, out)
-    return 1 if terminal.unfinished(result.report.cells) else 0
+        return bench.batch(
+            **request,
+            repeats=args.repeats,
+            runner=args.runner,
+            share_prefixes=args.share,
+            max_parallel=args.max_parallel,
+            batch_id=args.batch_id,
+            on_plan=on_plan,
+        )
 
 
 def demo(args: Namespace, out: Output) -> int:
@@ -133,19 +143,17 @@ def _interrupted(bench: TestBench, plans: list[BatchPlan]) -> str:
     )
 
 
-def _runner(asked: str) -> RunnerName:
+def _runner(asked: str) -> None:
     """Raises before anything is imported or written for a run that cannot be."""
-    found = next((name for name in RUNNERS if name == asked), None)
-    if found is None:
+    if asked not in RUNNERS:
         raise NotFoundError("runner", asked, RUNNERS)
-    needed = {"ray": ("prefect", "ray", "prefect_ray"), "threads": ("prefect",), "inline": ()}
-    for package in needed[found]:
+    needed = {"ray": ("prefect", "ray", "prefect_ray"), "threads": ("prefect",)}
+    for package in needed.get(asked, ()):
         if importlib.util.find_spec(package) is None:
             raise InvalidInputError(
-                f"runner {found!r} needs {package}, which is not installed: "
+                f"runner {asked!r} needs {package}, which is not installed: "
                 "pip install wtb-prefect, or use --runner inline"
             )
-    return found
 
 
 def _cases(args: Namespace) -> str:

@@ -1,0 +1,163 @@
+"""What a team does: deploy the batch test, trigger it through Prefect's API, find it in the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from wtb_prefect.api.server import prefect_server
+
+REPOSITORY = Path(__file__).parent.parent.parent
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+WTB = str(Path(sys.executable).with_name("wtb"))
+
+PROJECT = """
+import operator
+from typing import Annotated, TypedDict
+from langgraph.graph import START, StateGraph
+from wtb_prefect import WorkflowProject, current_workspace
+
+class State(TypedDict):
+    log: Annotated[list[str], operator.add]
+
+def first(state: State):
+    (current_workspace() / "first.txt").write_text("first")
+    return {"log": ["first"]}
+
+def second(state: State):
+    return {"log": ["second"]}
+
+def build():
+    builder = StateGraph(State)
+    builder.add_node("first", first)
+    builder.add_node("second", second)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "second")
+    return builder
+
+project = WorkflowProject("deployed", build, db_path="wtb.db", output_dir="outputs")
+
+@project.variant("second", "other")
+def other(state: State):
+    return {"log": ["other"]}
+
+@project.evaluator(primary=True)
+def is_other(state, expected) -> bool:
+    return state["log"][-1] == expected
+"""
+CASES = '{"id": "a", "state": {"log": []}, "expected": "other"}\n{"id": "b", "state": {"log": []}, "expected": "other"}\n'
+
+pytestmark = [pytest.mark.prefect, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
+
+
+@contextmanager
+def worker(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A process worker in a folder, stopped with everything it started."""
+    with (folder / "worker.log").open("w") as log:
+        process = subprocess.Popen(
+            [PREFECT, "worker", "start", "--pool", "wtb"],
+            cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True,
+        )
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def wait_for_end(client: httpx.Client, flow_run_id: str, seconds: float) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        run: dict[str, Any] = client.get(f"/flow_runs/{flow_run_id}").json()
+        if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return run
+        time.sleep(1)
+    raise AssertionError(f"the flow run did not end: {run['state']}")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A folder with a project, deployed to a server."""
+
+    folder: Path
+    environment: dict[str, str]
+    client: httpx.Client
+    deployment: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder, home = tmp_path_factory.mktemp("bench"), tmp_path_factory.mktemp("prefect")
+    shutil.copy(REPOSITORY / "prefect.yaml", folder)
+    shutil.copytree(REPOSITORY / "flows", folder / "flows")
+    (folder / "bench.py").write_text(PROJECT)
+    (folder / "cases.jsonl").write_text(CASES)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server(home) as server:
+        environment = {**os.environ, "PREFECT_API_URL": server.url, "PREFECT_HOME": str(home)}
+        for command in (
+            ["work-pool", "create", "wtb", "--type", "process"],
+            ["--no-prompt", "deploy", "--all"],
+        ):
+            subprocess.run(
+                [PREFECT, *command], cwd=folder, env=environment, check=True,
+                capture_output=True, timeout=120,
+            )
+        with httpx.Client(base_url=server.url) as client:
+            deployment = client.get("/deployments/name/batch_test/batch-test").json()
+            yield Deployed(folder, environment, client, deployment)
+
+
+def test_the_form_keeps_its_bounds_and_refuses_what_is_outside(deployed: Deployed) -> None:
+    """repeats=0 makes no flow run."""
+    bounds = deployed.deployment["parameter_openapi_schema"]["properties"]["repeats"]
+    answer = deployed.client.post(
+        f"/deployments/{deployed.deployment['id']}/create_flow_run",
+        json={"parameters": {"project": "bench.py:project", "repeats": 0}},
+    )
+    assert (bounds["minimum"], bounds["maximum"]) == (1, 1000)
+    assert answer.status_code == 409
+    assert "repeats" in answer.text
+    assert deployed.client.post("/flow_runs/count", json={}).json() == 0
+
+
+def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: Deployed) -> None:
+    """Triggered twice with one idempotency key: one run, with its artifacts, in the ledger."""
+    request = {
+        "parameters": {
+            "project": "bench.py:project",
+            "cases": "cases.jsonl",
+            "matrix": {"second": "*"},
+            "batch_id": "nightly-1",
+        },
+        "idempotency_key": "nightly-1",
+    }
+    url = f"/deployments/{deployed.deployment['id']}/create_flow_run"
+    with worker(deployed.folder, deployed.environment):
+        started, again = (deployed.client.post(url, json=request).json() for _ in range(2))
+        run = wait_for_end(deployed.client, started["id"], 220)
+    artifacts = deployed.client.post("/artifacts/filter", json={}).json()
+    assert run["state_type"] == "COMPLETED", (deployed.folder / "worker.log").read_text()[-3000:]
+    assert again["id"] == started["id"]
+    assert {"wtb-batch-nightly-1", "wtb-progress-nightly-1"} <= {a["key"] for a in artifacts}
+    summary = next(a["data"] for a in artifacts if a["key"] == "wtb-batch-nightly-1")
+    assert "second=other" in summary
+    assert "```mermaid" in summary
+    results = subprocess.run(
+        [WTB, "results", "bench.py:project", "nightly-1", "--json"],
+        cwd=deployed.folder, check=True, capture_output=True, text=True,
+    )
+    assert json.loads(results.stdout)["best"] == "second=other"
