@@ -10,11 +10,13 @@ from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
 from wtb_prefect.application.run_batch import (
     BatchRun,
+    IsAlive,
     claim_batch,
     close_batch,
     register_batch,
     root_items,
     run_items,
+    scope_of,
 )
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.batch_test import BatchStatus
@@ -39,12 +41,15 @@ def plan_request(request: BatchRequest, session: Session) -> BatchPlan:
     return plan_batch(request, session, base.commit_id if base else None)
 
 
-def register_request(request: BatchRequest, session: Session) -> BatchPlan:
-    """Checks a request and stores it in the ledger under its batch id."""
+def register_request(request: BatchRequest, session: Session, is_alive: IsAlive) -> BatchPlan:
+    """Checks a request and stores it in the ledger under its batch id.
+
+    Raises:
+        BatchBusyError: another live process runs this batch.
+    """
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
-    register_batch(plan, base, session)
-    return plan
+    return register_batch(plan, base, is_alive, session)
 
 
 async def run_batch_test(
@@ -57,7 +62,7 @@ async def run_batch_test(
     """
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
-    scope = claim_batch(plan, base, run, session)
+    plan = claim_batch(plan, base, run, session)
     if run.on_plan is not None:
         run.on_plan(plan)
     bodies = 0
@@ -65,7 +70,7 @@ async def run_batch_test(
     try:
         items = root_items(plan)
         if items:
-            bodies = await run_items(items, make_runner(scope), plan, session)
+            bodies = await run_items(items, make_runner(scope_of(plan)), plan, session)
         status = None
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = BatchStatus.INTERRUPTED

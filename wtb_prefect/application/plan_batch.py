@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from wtb_prefect.application.load_case import case_fingerprint, load_cases
 from wtb_prefect.application.matrix import Matrix, expand_matrix
@@ -15,6 +16,7 @@ from wtb_prefect.application.session import Session, cell_id_of
 from wtb_prefect.domain.batch_test import BatchCell, Case, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.identifiers import digest, stable_id
+from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow
 from wtb_prefect.errors import InvalidInputError, NotFoundError, StateError
 
@@ -88,6 +90,7 @@ class BatchPlan:
     shares: tuple[NodeShare, ...]
     unshared_reasons: tuple[str, ...]
     base_commit: str | None
+    share_prefixes: bool
     reuse: str
 
     @property
@@ -123,7 +126,7 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
     cases = read_cases(request.cases)
     _check_states(cases, session)
     batch_id = request.batch_id or _batch_id(session, combinations, cases, request.repeats)
-    reuse = request.reuse or request.batch_id or session.project.name
+    reuse = request.reuse or _reuse(request, session)
     identity = _Identity.of(session, workflow, base_commit)
     cells = [
         _cell(batch_id, reuse, combination, case, fingerprint, repeat, identity)
@@ -131,6 +134,8 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         for repeat in range(request.repeats)
         for combination in combinations
     ]
+    with session.open_uow() as uow:
+        compared = _compare(cells, batch_id, uow)
     varying = varying_nodes(combinations)
     reasons = session.engine.unshared_reasons(varying)
     if not request.share_prefixes:
@@ -141,12 +146,30 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         combinations=combinations,
         cases=cases,
         repeats=request.repeats,
-        cells=tuple(_compare(cells, batch_id, session)),
+        cells=compared,
         shares=_shares(workflow, combinations, shared=not reasons),
         unshared_reasons=reasons,
         base_commit=base_commit,
+        share_prefixes=request.share_prefixes,
         reuse=reuse,
     )
+
+
+def compare_again(plan: BatchPlan, uow: UnitOfWork) -> BatchPlan:
+    """The plan against the ledger as the caller's transaction sees it.
+
+    Between planning and claiming, another process may have finished cells of the batch.
+    """
+    cells = [replace(planned.cell, **_UNANSWERED) for planned in plan.cells]
+    return replace(plan, cells=_compare(cells, plan.batch_id, uow))
+
+
+_UNANSWERED: dict[str, Any] = {
+    "status": ExecutionStatus.PENDING,
+    "execution_id": None,
+    "adopted_from": None,
+    "unshared_reason": None,
+}
 
 
 def stored_request(batch_id: str, session: Session) -> BatchRequest:
@@ -180,6 +203,13 @@ def _check_states(cases: Sequence[Case], session: Session) -> None:
             session.engine.check_input(case.state)
         except StateError as exc:
             raise StateError(f"case {case.id!r}: {exc}") from exc
+
+
+def _reuse(request: BatchRequest, session: Session) -> str:
+    """Two kinds of names: a batch may be called like a project."""
+    if request.batch_id is not None:
+        return f"batch {request.batch_id}"
+    return f"project {session.project.name}"
 
 
 def _batch_id(
@@ -238,12 +268,15 @@ def _cell(
     )
 
 
-def _compare(cells: Sequence[BatchCell], batch_id: str, session: Session) -> list[PlannedCell]:
-    with session.open_uow() as uow:
-        recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
-        unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
-        elsewhere = uow.cells.find_completed(unknown)
-    return [_planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key)) for cell in cells]
+def _compare(
+    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork
+) -> tuple[PlannedCell, ...]:
+    recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
+    unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
+    elsewhere = uow.cells.find_completed(unknown)
+    return tuple(
+        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key)) for cell in cells
+    )
 
 
 def _is_reusable(cell: BatchCell) -> bool:
@@ -272,14 +305,8 @@ def _planned(
 
 
 def _answered(cell: BatchCell, other: BatchCell) -> BatchCell:
-    return BatchCell(
-        cell_id=cell.cell_id,
-        batch_id=cell.batch_id,
-        combination=cell.combination,
-        case_id=cell.case_id,
-        repeat=cell.repeat,
-        key=cell.key,
-        fingerprints=cell.fingerprints,
+    return replace(
+        cell,
         status=other.status,
         execution_id=other.execution_id,
         adopted_from=other.batch_id,

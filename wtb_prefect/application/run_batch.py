@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from wtb_prefect.application.load_case import store_case
-from wtb_prefect.application.plan_batch import BatchPlan, CellState
+from wtb_prefect.application.plan_batch import BatchPlan, CellState, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
 from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
@@ -21,7 +21,7 @@ from wtb_prefect.domain.interfaces.segment_runner import (
     WorkItem,
 )
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
-from wtb_prefect.domain.outbox import AuditEntry
+from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxEventType
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import BatchBusyError, NotFoundError
 
@@ -32,59 +32,86 @@ _RETURNS = 8
 """How many chunks may hand their forks back: bounds the number of chunks of a batch."""
 
 
+IsAlive = Callable[[Owner], bool]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRun:
     """How a batch is run: by whom, on what, and how to tell whether another owner still lives."""
 
     owner: Owner
     runner_name: str
-    is_alive: Callable[[Owner], bool]
+    is_alive: IsAlive
     on_plan: Callable[[BatchPlan], None] | None = None
 
 
-def register_batch(plan: BatchPlan, base: FileCommit | None, session: Session) -> None:
-    """Writes a request into the ledger, so that whoever runs it needs only its id."""
+def register_batch(
+    plan: BatchPlan, base: FileCommit | None, is_alive: IsAlive, session: Session
+) -> BatchPlan:
+    """Writes a request into the ledger, so that whoever runs it needs only its id.
+
+    Returns the plan as it was written. Raises `BatchBusyError` as `claim_batch` does.
+    """
     with session.open_uow(write=True) as uow:
-        _write_request(uow, plan, base, session)
+        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), is_alive, None)
+        written = _write_request(uow, plan, base, session)
         uow.commit()
+    return written
 
 
 def claim_batch(
     plan: BatchPlan, base: FileCommit | None, run: BatchRun, session: Session
-) -> BatchScope:
+) -> BatchPlan:
     """Writes the request into the ledger and takes ownership, in one transaction.
+
+    Returns the plan as it was written: cells that another run finished meanwhile are done in it.
 
     Raises:
         BatchBusyError: another live process owns the batch.
     """
     with session.open_uow(write=True) as uow:
-        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), run)
-        _write_request(uow, plan, base, session)
+        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), run.is_alive, run.owner)
+        written = _write_request(uow, plan, base, session)
         uow.batch_tests.own(plan.batch_id, run.owner, run.runner_name, session.clock.now())
         uow.audit_log.append(
             _audit(session, "batch.started", plan.batch_id, runner=run.runner_name)
         )
         uow.commit()
-    return scope_of(plan)
+    return written
 
 
 def _write_request(
     uow: UnitOfWork, plan: BatchPlan, base: FileCommit | None, session: Session
-) -> None:
+) -> BatchPlan:
     uow.workflows.save(plan.workflow)
     uow.variants.save_many(_variants(session))
-    if base is not None:
-        uow.file_commits.add(base)
+    commits = [] if base is None else [base]
     known = uow.batch_tests.get(plan.batch_id)
     fresh = _batch(plan, session)
     uow.batch_tests.save(replace(known, request=fresh.request) if known else fresh)
+    cases = []
     for position, case in enumerate(plan.cases):
         stored, commit = store_case(session, plan.batch_id, position, case, plan.base_commit)
-        if commit is not None:
-            uow.file_commits.add(commit)
-        uow.cases.save_many([stored])
+        cases.append(stored)
+        commits += [] if commit is None else [commit]
+    for commit in commits:
+        uow.file_commits.add(commit)
+    uow.outbox.add_many([_commit_claim(commit, session) for commit in commits])
+    uow.cases.save_many(cases)
+    current = compare_again(plan, uow)
     states = (CellState.NEW, CellState.STALE, CellState.ADOPTED)
-    uow.cells.save_many(planned.cell for planned in plan.cells if planned.state in states)
+    uow.cells.save_many(planned.cell for planned in current.cells if planned.state in states)
+    return current
+
+
+def _commit_claim(commit: FileCommit, session: Session) -> OutboxEvent:
+    return OutboxEvent(
+        event_id=stable_id("outbox", OutboxEventType.FILE_COMMIT_VERIFY, commit.commit_id),
+        type=OutboxEventType.FILE_COMMIT_VERIFY,
+        aggregate_id=commit.commit_id,
+        payload={"execution_id": None, "subject": commit.commit_id},
+        created_at=session.clock.now(),
+    )
 
 
 def scope_of(plan: BatchPlan) -> BatchScope:
@@ -235,9 +262,9 @@ def _has_ended(uow: UnitOfWork, cell_id: str) -> bool:
     return cell is not None and cell.status.is_final
 
 
-def _refuse_if_owned(known: BatchTest | None, run: BatchRun) -> None:
+def _refuse_if_owned(known: BatchTest | None, is_alive: IsAlive, me: Owner | None) -> None:
     owner = known.owner if known is not None else None
-    if known is not None and owner is not None and owner != run.owner and run.is_alive(owner):
+    if known is not None and owner is not None and owner != me and is_alive(owner):
         raise BatchBusyError(
             f"batch {known.batch_id} is being run by process {owner.pid} on {owner.host}; "
             "wait for it to end, or stop it"
@@ -275,7 +302,7 @@ def _batch(plan: BatchPlan, session: Session) -> BatchTest:
             "combinations": [dict(c.choices) for c in plan.combinations],
             "cases": [case.id for case in plan.cases],
             "repeats": plan.repeats,
-            "share_prefixes": plan.is_shared,
+            "share_prefixes": plan.share_prefixes,
             "reuse": plan.reuse,
         },
         created_at=session.clock.now(),
