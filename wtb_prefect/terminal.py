@@ -156,6 +156,10 @@ def _sharing(plan: BatchPlan) -> list[str]:
 
 def _comparison(report: BatchReport, *, broken: bool) -> Table:
     table = make_table("", "combination")
+    if broken:
+        parts = (part for row in report.rows for part in _broken(row.combination).split("\n"))
+        table.columns[1].min_width = max(map(len, parts), default=0)
+        table.columns[1].no_wrap = True
     metrics = list(report.rows[0].metrics) if report.rows else []
     for metric in metrics:
         arrow = "max" if report.rows[0].metrics[metric].goal == "max" else "min"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 
 from graphs import CALLS, Request, combinations, requests, run_alone, tree_size
 from wtb_prefect import TestBench
@@ -48,6 +48,7 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(memory_folder: Pa
         derandomize=not EXAMPLES,
         deadline=None,
         database=None,
+        phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
     @given(requests())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import random
+import runpy
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from wtb_prefect import TestBench, WorkflowProject, current_workspace
 
 HERE = Path(__file__).parent
 BODIES = HERE / "bodies.txt"
-KILL = os.environ.get("KILL_AT")  # "node:variant": die in the first call of that body
+# KILL_AT is "node:variant": die in the first call of that body. Read inside, because a constant
+# that a node names is part of its code, and other code would not be resumed.
 
 class State(TypedDict):
     log: Annotated[list, operator.add]
@@ -37,12 +38,14 @@ def body(node, variant="original"):
     def work(state: State):
         with BODIES.open("a") as file:
             file.write(f"{node}:{variant}\\n")
-        if KILL == f"{node}:{variant}" and not (HERE / "killed").exists():
+        if os.environ.get("KILL_AT") == f"{node}:{variant}" and not (HERE / "killed").exists():
             (HERE / "killed").touch()
             time.sleep(0.3)  # siblings end, and are recorded
             os.kill(os.getpid(), 9)
         if os.environ.get("SLOW"):
             time.sleep(0.03)
+        while os.environ.get("HOLD") and not (HERE / "go").exists():
+            time.sleep(0.01)
         note = f"{node}:{variant}:{len(state['log'])}"
         folder = current_workspace()
         (folder / f"{node}.txt").write_text(note)
@@ -73,49 +76,48 @@ REQUEST = {"matrix": dict.fromkeys("xyc", "*"), "cases": [{"id": "1", "state": {
 if __name__ == "__main__":
     with TestBench(project) as bench:
         bench.batch(**REQUEST, runner="inline", max_parallel=int(os.environ.get("PARALLEL", "2")))
-        report(bench)
-'''
-REPORT = '''
-def report(bench):
-    import json
-    result = bench.batch(**REQUEST, runner="inline")
-    assert result.node_executions == 0
-    found = {}
-    for cell in result.cells:
-        blobs = HERE / "out" / "blobs" / "objects"
-        files = bench.files(cell.execution_id)
-        texts = {p: (blobs / m.blob_id[:2] / m.blob_id[2:]).read_text() for p, m in files.items()}
-        found[cell.combination] = [cell.status, sorted(cell.state["log"]), texts]
-    (HERE / "result.json").write_text(json.dumps(found))
-
 '''
 TREE = 2 + 1 + 2 + 4 + 4 + 8
 """a b | s x y peeled | j | c: what an undisturbed run calls."""
+
+# Forked from a server that has everything imported: a new interpreter costs seconds.
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["wtb_prefect.sdk.test_bench", "pytest"])
+
+
+def run_request(folder: str, environment: dict[str, str]) -> None:
+    """What the processes of these tests do: the request, with whatever happens to it."""
+    os.environ.update(environment)
+    runpy.run_path(f"{folder}/project.py", run_name="__main__")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the request gives when nothing happens."""
     folder = written(tmp_path_factory.mktemp("undisturbed"))
-    assert start(folder).wait(120) == 0
+    found = outcome(folder)
     assert len(bodies(folder)) == TREE
-    return json.loads((folder / "result.json").read_text())
+    return found
 
 
 def written(folder: Path) -> Path:
     """A folder with the project's file."""
-    head, main = PROJECT.split('if __name__ == "__main__":')
-    (folder / "project.py").write_text(f'{head}{REPORT}if __name__ == "__main__":{main}')
+    (folder / "project.py").write_text(PROJECT)
     return folder
 
 
-def start(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "error::ResourceWarning", "project.py"],
-        cwd=folder,
-        env={**os.environ, **environment},
-        stderr=(folder / "stderr.txt").open("wb") if "KILL_AT" not in environment else None,
-    )
+def start(folder: Path, **environment: str) -> BaseProcess:
+    process = SPAWN.Process(target=run_request, args=(str(folder), environment))
+    process.start()
+    return process
+
+
+def ended(process: BaseProcess) -> int | None:
+    """Waits for a process and gives its exit code (a signal as a negative number)."""
+    process.join(120)
+    code = process.exitcode
+    process.close()
+    return code
 
 
 def bodies(folder: Path) -> list[str]:
@@ -124,9 +126,19 @@ def bodies(folder: Path) -> list[str]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Runs the request to its end and reads what it gave."""
-    assert start(folder).wait(120) == 0, (folder / "stderr.txt").read_text()
-    return json.loads((folder / "result.json").read_text())
+    """The request, run to its end in this process, and all that can be seen of its cells."""
+    found = {}
+    loaded = runpy.run_path(str(folder / "project.py"))
+    with TestBench(loaded["project"]) as bench:
+        bench.batch(**loaded["REQUEST"], runner="inline", max_parallel=2)
+        result = bench.batch(**loaded["REQUEST"], runner="inline")
+        assert result.node_executions == 0
+        for cell in result.cells:
+            blobs = folder / "out" / "blobs" / "objects"
+            files = bench.files(cell.execution_id)
+            texts = {p: (blobs / m.blob_id[:2] / m.blob_id[2:]).read_text() for p, m in files.items()}
+            found[cell.combination] = [cell.status, sorted(cell.state["log"]), texts]
+    return found
 
 
 @pytest.mark.parametrize("where", ["a:original", "b:original", "x:v", "y:v", "j:original", "c:v"])
@@ -135,7 +147,7 @@ def test_killed_inside_a_node_goes_on_from_its_last_record(
 ) -> None:
     """Results and files equal; with one stretch at a time only the killed body is repeated."""
     folder = written(tmp_path)
-    assert start(folder, KILL_AT=where, PARALLEL="1").wait(120) == -signal.SIGKILL
+    assert ended(start(folder, KILL_AT=where, PARALLEL="1")) == -signal.SIGKILL
     assert outcome(folder) == undisturbed
     assert len(bodies(folder)) == TREE + 1
 
@@ -146,7 +158,7 @@ def test_killed_in_a_fork_whose_siblings_are_recorded(
     """A fork child that recorded pending writes at its fork point keeps them, and its parent's."""
     folder = written(tmp_path)
     # x:v runs beside the gate of y in a child of the first split; s came with the copy.
-    assert start(folder, KILL_AT="y:v", PARALLEL="1").wait(120) == -signal.SIGKILL
+    assert ended(start(folder, KILL_AT="y:v", PARALLEL="1")) == -signal.SIGKILL
     before = bodies(folder)
     assert outcome(folder) == undisturbed
     after = bodies(folder)[len(before):]
@@ -163,11 +175,11 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, Any]) -
     for _ in range(4):
         process = start(folder, SLOW="1")
         known = len(bodies(folder))
-        while process.poll() is None and len(bodies(folder)) < min(known + 2, TREE):
+        while process.is_alive() and len(bodies(folder)) < min(known + 2, TREE):
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        kills += ended(process) == -signal.SIGKILL
     assert outcome(folder) == undisturbed
     in_flight = 2 * 3  # two stretches of at most three nodes in a step
     assert len(bodies(folder)) <= TREE + kills * in_flight
@@ -219,25 +231,13 @@ def forget_last_step(ledger: sqlite3.Connection, execution_id: str) -> None:
 def test_second_run_of_a_batch_is_refused(tmp_path: Path) -> None:
     """It names the pid and host of the owner, and the owner is not disturbed."""
     folder = written(tmp_path)
-    owner = start(folder, SLOW="1")
-    try:
-        while not bodies(folder):
-            assert owner.poll() is None
-            time.sleep(0.01)
-        source = (
-            "import project\nfrom wtb_prefect import TestBench\n"
-            "with TestBench(project.project) as bench:\n"
-            "    bench.batch(**project.REQUEST, runner='inline')\n"
-        )
-        second = subprocess.run(
-            [sys.executable, "-c", source],
-            cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-        )
-        early = owner.poll() is None
-    finally:
-        owner.wait(120)
-    assert early, "the owner ended before the second began: make it slower"
-    assert BatchBusyError.__name__ in second.stderr
-    assert f"process {owner.pid} on {socket.gethostname()}" in second.stderr
-    assert owner.returncode == 0
-    assert TestBench.__test__ is False
+    owner = start(folder, HOLD="1")
+    pid = owner.pid
+    while not bodies(folder):
+        assert owner.is_alive()
+        time.sleep(0.01)
+    with pytest.raises(BatchBusyError, match=f"process {pid} on {socket.gethostname()}"):
+        outcome(folder)
+    (folder / "go").touch()
+    assert ended(owner) == 0
+    assert len(bodies(folder)) == TREE

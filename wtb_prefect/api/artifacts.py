@@ -74,14 +74,26 @@ def summary_markdown(report: BatchReport, plan: BatchPlan) -> str:
 def comparison_table(rows: Sequence[BatchTestResult]) -> str:
     """One row per combination; every metric as mean, spread and n."""
     metrics = list(rows[0].metrics) if rows else []
-    header = ["combination", *metrics, "done", "failed", "crashed", "paused", "missing", "s / cell"]
+    header = ["combination", *metrics, "cells", "s / cell"]
     lines = [_row(header), _row(["---"] * len(header))]
     for row in rows:
-        counts = [row.completed, row.failed, row.crashed, row.paused, row.missing]
         seconds = "" if row.mean_duration is None else f"{row.mean_duration:.3f}"
         scores = [_score(row.metrics[metric]) for metric in metrics]
-        lines.append(_row([row.combination, *scores, *map(str, counts), seconds]))
+        lines.append(_row([row.combination.replace(",", ", "), *scores, _counts(row), seconds]))
     return "\n".join(lines)
+
+
+def _counts(row: BatchTestResult) -> str:
+    """What became of the cells; what did not happen is not listed."""
+    counts = {
+        "done": row.completed,
+        "failed": row.failed,
+        "crashed": row.crashed,
+        "paused": row.paused,
+        "missing": row.missing,
+        "evaluator failures": row.evaluator_failures,
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _score(summary: MetricSummary) -> str:

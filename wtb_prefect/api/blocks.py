@@ -31,8 +31,7 @@ class WtbCheckpointStore(Block):
 
     _block_type_name = "WTB Checkpoint Store"
     _block_type_slug = "wtb-checkpoint-store"
-    _logo_url = "https://raw.githubusercontent.com/langchain-ai/langgraph/main/docs/static/favicon.png"  # type: ignore[assignment]  # as Prefect's own blocks declare it
-    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]  # the same
+    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]  # as Prefect's own blocks declare it
     _description = "Where LangGraph checkpoints are kept, usable in any flow."
 
     database_url: SecretStr = Field(
@@ -67,10 +66,12 @@ class WtbCheckpointStore(Block):
             store.close()
 
     def _path(self) -> Path:
-        scheme, _, path = self.database_url.get_secret_value().partition(":///")
-        if scheme != "sqlite" or not path:
+        scheme, _, rest = self.database_url.get_secret_value().partition("://")
+        path = rest.removeprefix("/")
+        if scheme != "sqlite" or path == rest or not path:
+            # Only the scheme: the rest may hold a password.
             raise InvalidInputError(
-                f"database_url has the scheme {scheme!r}; it has to be sqlite:///path/to/file.db"
+                f"database_url begins with {scheme[:20]!r}; it has to be sqlite:///path/to/file.db"
             )
         return Path(path)
 

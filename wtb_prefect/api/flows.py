@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from math import ceil
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, tags
 from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from wtb_prefect.api.artifacts import ProgressArtifact, optional, publish_summary
@@ -29,10 +31,18 @@ from wtb_prefect.infrastructure.processes import is_alive, this_process
 DEFAULT_PARALLEL = 8
 
 
+def run_name() -> str:
+    """What people read in the list of runs: the project's file or module, and the batch."""
+    parameters = flow_run.parameters
+    module, _, attribute = str(parameters.get("project")).partition(":")
+    batch = str(parameters.get("batch_id") or "new")
+    return f"batch-test {module.rpartition('/')[2]}:{attribute} {batch[:12]}"
+
+
 @flow(
     name="batch_test",
-    flow_run_name="batch-test {project}",
-    task_runner=SegmentRayTaskRunner(),  # type: ignore[arg-type]  # prefect-ray is untyped
+    flow_run_name=run_name,
+    task_runner=SegmentRayTaskRunner(),
     persist_result=True,
     # Never pickled: a stored result is read back by other processes.
     result_serializer="json",
@@ -92,6 +102,7 @@ def _run(
     max_parallel: int,
 ) -> dict[str, Any]:
     logger = get_run_logger()
+    plans: list[BatchPlan] = []
     progress: list[ProgressArtifact] = []
     runners: list[PrefectSegmentRunner] = []
 
@@ -99,6 +110,7 @@ def _run(
         counts = {str(state): count for state, count in plan.counts.items() if count}
         logger.info("Batch %s: %s cells %s", plan.batch_id, len(plan.cells), counts)
         announce_batch(plan.batch_id, definition.name, "started", {"cells": len(plan.cells)})
+        plans.append(plan)
         progress.append(ProgressArtifact(session.open_uow, plan).__enter__())
 
     def make_runner(scope: BatchScope) -> PrefectSegmentRunner:
@@ -118,12 +130,21 @@ def _run(
     try:
         with tags(f"project:{definition.name}"):
             end = run_blocking(run_batch_test(request, session, make_runner, run))
+    except BaseException as exc:  # told, then raised: what ended the batch is not decided here
+        for plan in plans:
+            announce_batch(plan.batch_id, definition.name, *_early_end(exc))
+        raise
     finally:
         for runner in runners:
             runner.close()
         for bar in progress:
             bar.__exit__(None, None, None)
     return _publish(end, session, definition)
+
+
+def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:
+    interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError, SystemExit))
+    return "interrupted" if interrupted else "failed", {"reason": f"{type(exc).__name__}: {exc}"}
 
 
 def _slots(max_parallel: int) -> int:

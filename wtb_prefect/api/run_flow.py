@@ -1,10 +1,11 @@
-"""Running the batch flow from Python or the command line, with a server and Ray of our own if need be."""
+"""Running the batch flow from Python or the command line, with servers of our own if need be."""
 
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
+from prefect import tags
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from wtb_prefect.api.flows import batch_test
@@ -31,9 +32,11 @@ def run_batch_flow(
     """
     chosen = batch_test
     if runner == "threads":
-        threads = ThreadPoolTaskRunner(max_workers=min(max_parallel, os.cpu_count() or 1))
-        chosen = batch_test.with_options(task_runner=threads)  # type: ignore[arg-type]  # its base is untyped
-    with prefect_server(locations.output_dir / "prefect"):
+        threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(
+            max_workers=min(max_parallel, os.cpu_count() or 1)
+        )
+        chosen = batch_test.with_options(task_runner=threads)  # type: ignore[arg-type]  # its futures are a subclass
+    with prefect_server(locations.output_dir / "prefect"), tags("wtb", f"batch:{batch_id}"):
         summary = chosen(
             project=project,
             batch_id=batch_id,

@@ -31,7 +31,7 @@ def expand_matrix(
         return (VariantCombination(()),)
     if isinstance(matrix, Mapping):
         return _product(matrix, nodes, variants)
-    if isinstance(matrix, str) or not isinstance(matrix, Sequence):
+    if not isinstance(matrix, (list, tuple)):
         raise InvalidInputError(
             "a matrix is a mapping node -> variants or a list of combinations, "
             f"not {type(matrix).__name__}"

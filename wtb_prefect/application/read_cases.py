@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def read_cases(cases: Cases) -> tuple[Case, ...]:
     elif isinstance(cases, Mapping) or not isinstance(cases, Iterable):
         raise InvalidInputError(f"cases are a list or a file path, not {type(cases).__name__}")
     else:
-        rows = ((f"case {number}", lambda r=row: r) for number, row in enumerate(cases, 1))
+        rows = ((f"case {number}", partial(_given, row)) for number, row in enumerate(cases, 1))
     return _collect(rows)
+
+
+def _given(row: Any) -> Any:
+    return row
 
 
 Row = tuple[str, Callable[[], Any]]
@@ -135,7 +140,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     # Not splitlines: it also splits at separators that JSON allows inside a string.
     for number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip():
-            yield f"{path.name}:{number}", lambda text=line: _json(text)
+            yield f"{path.name}:{number}", partial(_json, line)
 
 
 def _text(path: Path) -> str:
@@ -156,7 +161,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
         for row in reader:
-            yield f"{path.name}:{reader.line_num}", lambda cells=row: _csv_case(cells)
+            yield f"{path.name}:{reader.line_num}", partial(_csv_case, row)
     except csv.Error as exc:
         raise InvalidInputError(f"{path.name}:{reader.line_num}: not CSV: {exc}") from exc
 

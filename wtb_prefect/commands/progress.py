@@ -108,6 +108,9 @@ class _Watch:
             self._now = Standing.read(self._open_uow, self._plan.batch_id)
         except WTBError:
             return False
+        if self._now.bodies == self._before.bodies:
+            # A server and Ray are still starting: that says nothing of how fast cells end.
+            self._began = time.monotonic()
         return True
 
     def words(self) -> str:

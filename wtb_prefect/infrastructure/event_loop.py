@@ -23,9 +23,17 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _with_threads(work: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
     pool = ThreadPoolExecutor(NODE_THREADS, thread_name_prefix="wtb-node")
-    asyncio.get_running_loop().set_default_executor(pool)
-    return await work
+    loop.set_default_executor(pool)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # Ctrl-C: a sync node cannot be stopped, and closing the loop would wait for it. Its
+        # result is not recorded; the node runs again when the batch goes on.
+        pool.shutdown(wait=False, cancel_futures=True)
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        raise
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:

@@ -63,17 +63,22 @@ def _edges(builder: type_builder) -> Iterable[WorkflowEdge]:
 
 def _graph_fingerprint(builder: type_builder) -> str:
     """Topology, state schema with its reducers, and routers; node code is fingerprinted apart."""
+    branches = [
+        (node, name, branch)
+        for node, found in sorted(builder.branches.items())
+        for name, branch in sorted(found.items())
+    ]
+    codes = [fingerprint_code(branch.path) for _, _, branch in branches]
     routers = [
-        [node, name, fingerprint_code(branch.path), sorted((branch.ends or {}).items())]
-        for node, branches in sorted(builder.branches.items())
-        for name, branch in sorted(branches.items())
+        [node, name, code, sorted((branch.ends or {}).items(), key=repr)]
+        for (node, name, branch), code in zip(branches, codes, strict=True)
     ]
     channels = [
         [key, type(channel).__name__, fingerprint_code(getattr(channel, "operator", None))]
         for key, channel in sorted(builder.channels.items())
     ]
     specs = [[node, spec.defer, spec.error_handler_node] for node, spec in builder.nodes.items()]
-    opaque = any(router[2].startswith(OPAQUE) for router in routers)
+    opaque = any(code.startswith(OPAQUE) for code in codes)
     return (OPAQUE if opaque else "") + digest(
         sorted(map(list, builder.edges)),
         sorted([list(sources), target] for sources, target in builder.waiting_edges),
