@@ -265,7 +265,7 @@ def requests(draw: Any) -> Request:
         end = block(end)
     nodes = sorted(maker.made.bodies)
     varied = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=3, unique=True))
-    most = 2 if len(varied) == 1 else 1  # at most eight combinations: time is better spent on graphs
+    most = 2 if len(varied) == 1 else 1  # few combinations: time is better spent on more graphs
     variants = [
         _variant(draw, maker.made.bodies[node], name)
         for node in varied

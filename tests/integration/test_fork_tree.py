@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import operator
 import sys
 import types
@@ -75,7 +76,7 @@ def line(*names: str, schema: Any = State, bodies: Mapping[str, Any] | None = No
     for name in names:
         builder.add_node(name, (bodies or {}).get(name) or make_body(B(name)))
     builder.add_edge(START, names[0])
-    for pair in zip(names, names[1:], strict=False):
+    for pair in itertools.pairwise(names):
         builder.add_edge(*pair)
     return builder
 
@@ -198,7 +199,8 @@ def test_router_sees_what_the_variant_wrote(open_bench: Open) -> None:
     builder.add_conditional_edges("pick", lambda state: state["last"], ["left", "right"])
     result = run(open_bench(builder, {("pick", "r"): pick("right")}), {"pick": "*"})
     assert result.node_executions == 1 + 2 + 2
-    assert [cell.state["log"][-1] for cell in result.cells] == ["left:original:2", "right:original:2"]
+    ends = [cell.state["log"][-1] for cell in result.cells]
+    assert ends == ["left:original:2", "right:original:2"]
 
 
 def test_failure_in_the_shared_prefix_fails_every_combination_once(open_bench: Open) -> None:
@@ -374,10 +376,10 @@ def test_graph_may_be_builder_factory_compiled_or_import_path(open_bench: Open) 
     sys.modules[module.__name__] = module
     try:
         graphs = (factory(), factory, factory().compile(), f"{module.__name__}:made")
-        counts = [run(open_bench(graph, variants("b:x")), {"b": "*"}).node_executions for graph in graphs]
+        results = [run(open_bench(graph, variants("b:x")), {"b": "*"}) for graph in graphs]
     finally:
         del sys.modules[module.__name__]
-    assert counts == [3, 0, 0, 0]
+    assert [result.node_executions for result in results] == [3, 0, 0, 0]
 
 
 def test_builder_of_the_user_is_left_as_it_was(open_bench: Open) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from graphs import CALLS, Request, combinations, requests, run_alone, tree_size
 from hypothesis import HealthCheck, Phase, event, given, settings
 
-from graphs import CALLS, Request, combinations, requests, run_alone, tree_size
 from wtb_prefect import TestBench
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 
@@ -67,7 +67,10 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(memory_folder: Pa
 def compare(request: Request, folder: Path, stores: Path, tally: Tally) -> None:
     """One graph, run by LangGraph alone, by the bench without sharing and with it."""
     wanted = combinations(request.matrix, request.variants)
-    alone = {name: run_alone(request, wanted[name], folder / str(i)) for i, name in enumerate(wanted)}
+    alone = {
+        name: run_alone(request, choices, folder / str(number))
+        for number, (name, choices) in enumerate(wanted.items())
+    }
     runs = [(wanted[name], run.steps) for name, run in alone.items()]
     lonely = sum(len(nodes) for _, steps in runs for nodes in steps)
     expected = tree_size(runs)

@@ -15,7 +15,8 @@ from wtb_prefect.errors import InvalidInputError, NotFoundError
 
 def test_a_list_of_dicts_or_cases() -> None:
     """Both forms, mixed; a number as id is read as text."""
-    found = read_cases([{"id": 1, "state": {"q": "?"}, "tags": ["t"]}, Case(id="c", state={"q": 2})])
+    row = {"id": 1, "state": {"q": "?"}, "tags": ["t"]}
+    found = read_cases([row, Case(id="c", state={"q": 2})])
     assert [(case.id, dict(case.state), case.tags) for case in found] == [
         ("1", {"q": "?"}, ("t",)),
         ("c", {"q": 2}, ()),
@@ -23,9 +24,12 @@ def test_a_list_of_dicts_or_cases() -> None:
 
 
 def test_json_lines_with_every_character_a_string_may_hold(tmp_path: Path) -> None:
-    """Line separators inside strings do not end a line; blank lines, CRLF and a BOM are no error."""
+    """Line separators inside strings do not end a line; blank lines, CRLF and a BOM are fine."""
     text = "one\u2028two\u0085three\u000bfour"
-    rows = [{"id": "a", "state": {"q": text}, "expected": {"k": [1]}}, {"id": "b", "state": {"q": ""}}]
+    rows = [
+        {"id": "a", "state": {"q": text}, "expected": {"k": [1]}},
+        {"id": "b", "state": {"q": ""}},
+    ]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     file = tmp_path / "cases.jsonl"
     file.write_bytes(("\ufeff" + "\r\n\r\n".join(lines)).encode())

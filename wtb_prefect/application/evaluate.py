@@ -87,7 +87,7 @@ async def _call(spec: EvaluatorSpec, evidence: Evidence) -> dict[str, Any]:
         if isinstance(value, Mapping):
             return {f"{spec.name}.{key}": _score(part) for key, part in value.items()}
         return {spec.name: _score(value)}
-    except Exception as exc:  # evaluators are user code; their failure is a result of its own
+    except Exception as exc:  # noqa: BLE001 - evaluators are user code; their failure is a result of its own
         text = "".join(traceback.format_exception(exc))
         return {spec.name: _Failure(f"{type(exc).__name__}: {exc}", text)}
 
@@ -106,7 +106,9 @@ def _score(value: Any) -> bool | float | str:
         return value
     if isinstance(value, (int, float)) and math.isfinite(value):
         return float(value)
-    raise TypeError(f"an evaluator returns a bool, a finite number, a text or a dict, not {value!r}")
+    raise TypeError(
+        f"an evaluator returns a bool, a finite number, a text or a dict, not {value!r}"
+    )
 
 
 def _result(

@@ -59,9 +59,12 @@ def load_case(session: Session, batch_id: str, case_id: str) -> PreparedCase:
     with session.open_uow() as uow:
         stored = uow.cases.get(batch_id, case_id)
         if stored is None:
-            raise NotFoundError("case", case_id, [found.case_id for found in uow.cases.list(batch_id)])
+            known = [found.case_id for found in uow.cases.list(batch_id)]
+            raise NotFoundError("case", case_id, known)
     data = session.codec.load(stored.encoding, stored.payload)
-    return PreparedCase(case=_case(case_id, data), fingerprint=stored.fingerprint, commit_id=data["commit_id"])
+    return PreparedCase(
+        case=_case(case_id, data), fingerprint=stored.fingerprint, commit_id=data["commit_id"]
+    )
 
 
 def _case(case_id: str, data: Mapping[str, Any]) -> Case:

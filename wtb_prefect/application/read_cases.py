@@ -105,7 +105,8 @@ def _files(files: Any) -> dict[str, Any]:
         if any(part in ("", ".", "..") for part in parts):
             raise InvalidInputError(f"'files': {path!r} would leave the workspace")
         if not isinstance(content, (str, bytes, Path, FileMemento)):
-            raise InvalidInputError(f"'files': {path!r} is {type(content).__name__}, not text or bytes")
+            kind = type(content).__name__
+            raise InvalidInputError(f"'files': {path!r} is {kind}, not text or bytes")
         if isinstance(content, Path) and not content.is_file():
             raise InvalidInputError(f"'files': no file {content}")
     return dict(files)
@@ -126,9 +127,8 @@ def _metadata(metadata: Any) -> dict[str, Any]:
 def _file_rows(path: Path) -> Iterator[Row]:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path()
-        raise NotFoundError(
-            "case file", str(path), [p.name for p in folder.iterdir() if p.suffix in (".jsonl", ".csv")]
-        )
+        known = [found.name for found in folder.iterdir() if found.suffix in (".jsonl", ".csv")]
+        raise NotFoundError("case file", str(path), known)
     if path.suffix == ".csv":
         return _csv_rows(path)
     if path.suffix in (".jsonl", ".ndjson", ".json"):

@@ -10,7 +10,9 @@ from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.interfaces.segment_runner import Chunk, ChunkResult, WorkItem
 
 
-async def run_chunk(chunk: Chunk, scope: BatchScope, session: Session, parallel: int) -> ChunkResult:
+async def run_chunk(
+    chunk: Chunk, scope: BatchScope, session: Session, parallel: int
+) -> ChunkResult:
     """Runs a chunk to its ends, or to its first forks if they are to be handed back.
 
     At most `parallel` stretches are in flight. The stack is last in, first out: a case is finished

@@ -24,6 +24,7 @@ from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
 from wtb_prefect.domain.outbox import AuditEntry
+from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import LedgerError
 
 _STATUS = {
@@ -330,6 +331,7 @@ def _tree(session: Session, commit_id: str | None) -> dict[str, FileMemento]:
 def _label(execution: Execution) -> str:
     steps = ",".join(f"{node}={variant}" for node, variant in execution.path)
     if not execution.path and not execution.gated:
-        steps = ",".join(f"{n}={v}" for n, v in sorted(execution.choices.items()) if v != "original")
+        chosen = sorted(execution.choices.items())
+        steps = ",".join(f"{node}={variant}" for node, variant in chosen if variant != ORIGINAL)
     name = steps or ("shared" if execution.gated else "baseline")
     return str(PurePosixPath(name) / f"{execution.case_id}-{execution.repeat}")

@@ -178,9 +178,13 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
             path.parent.mkdir(parents=True, exist_ok=True)
             # 30 s: under load SQLite's writers queue for longer than its default of 5 s.
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
-            self._connection.execute("PRAGMA synchronous=FULL")
-            super().__init__(SqliteSaver(self._connection, serde=serde))
-            self.saver.setup()
+            try:
+                self._connection.execute("PRAGMA synchronous=FULL")
+                super().__init__(SqliteSaver(self._connection, serde=serde))
+                self.saver.setup()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def task_paths(self, source: CheckpointTuple) -> dict[str, str]:
         """From the writes table."""

@@ -1,4 +1,4 @@
-"""The one serializer of checkpoints and cases: msgpack with an explicit allow-list, never pickle."""
+"""The one serializer of checkpoints and cases: msgpack with an allow-list, never pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a LangGraph graph with chosen variants, up to a gate, an interrupt, an end or a failure."""
+"""Running a LangGraph graph with chosen variants up to a gate, an interrupt, an end, a failure."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class LangGraphEngine:
             await self._stream(graph, request, watch, replayed)
         except InfrastructureError:
             raise
-        except Exception as exc:  # the graph is user code and may raise anything
+        except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
             return Stop(kind=StopKind.FAILED, error=failure_of(exc, None))
         finally:
             self._saver.unwatch(request.thread_id)
@@ -270,7 +270,8 @@ class LangGraphEngine:
         self, choices: Mapping[str, str], gated: frozenset[str]
     ) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The graph with these choices and gates; compiled once for all cases."""
-        chosen = tuple(sorted((n, v) for n, v in choices.items() if v != ORIGINAL and n not in gated))
+        replaced = (pair for pair in choices.items() if pair[1] != ORIGINAL)
+        chosen = tuple(sorted(pair for pair in replaced if pair[0] not in gated))
         key = (chosen, gated)
         if key not in self._compiled:
             self._compiled[key] = self._compile(chosen, gated)

@@ -10,7 +10,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ class _Walk:
         self.parts.append(["function", function.__qualname__, _source(function)])
         self._items("defaults", function.__defaults__ or ())
         self._items("keyword defaults", sorted((function.__kwdefaults__ or {}).items()))
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        captured = function.__code__.co_freevars
+        for name, cell in zip(captured, function.__closure__ or (), strict=False):
             self.parts.append(["closure", name])
             try:
                 self.visit(cell.cell_contents)
@@ -147,7 +148,7 @@ class _Walk:
     def _object(self, thing: Any) -> None:
         cls = type(thing)
         self.parts.append(["object", f"{cls.__module__}.{cls.__qualname__}"])
-        call = getattr(cls, "__call__", None)
+        call = inspect.getattr_static(cls, "__call__", None)
         if isinstance(call, types.FunctionType) and cls.__module__ == self.module:
             self._class(cls)
         if dataclasses.is_dataclass(thing):
@@ -189,17 +190,26 @@ def _assignments(module: str) -> Mapping[str, str]:
 
 def _source(thing: types.FunctionType | type) -> str:
     # Of a function the code object: asked for a decorated one, inspect shows what it wraps.
-    code = getattr(thing, "__code__", None)
+    code: types.CodeType | None = getattr(thing, "__code__", None)
     try:
-        return textwrap.dedent(inspect.getsource(thing if code is None else code))
+        source = textwrap.dedent(inspect.getsource(thing if code is None else code))
     except (OSError, TypeError):
         # No source (a REPL, exec): the byte code, its names and its constants stand for it.
         return "" if code is None else repr(_byte_code(code))
+    # The source of a lambda is its whole line, which may hold other ones.
+    if code is not None and code.co_name == "<lambda>":
+        return source + repr(_byte_code(code))
+    return source
 
 
 def _byte_code(code: types.CodeType) -> list[Any]:
-    constants = [_byte_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
-    return [code.co_code.hex(), code.co_names, constants]
+    return [code.co_code.hex(), code.co_names, [_constant(c) for c in code.co_consts]]
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, types.CodeType):
+        return _byte_code(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else value
 
 
 def _file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""From what a user calls "the graph" to a builder: builder, compiled graph, factory, import path."""
+"""From what a user calls "the graph" (builder, compiled graph, factory, path) to a builder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def load_attribute(path: str) -> Any:
     """
     module_name, _, attribute = path.partition(":")
     if not attribute:
-        raise NotFoundError("attribute in import path (write module:attribute or file.py:name)", path)
+        raise NotFoundError(
+            "attribute in import path (write module:attribute or file.py:name)", path
+        )
     module = _load_module(module_name)
     found: Any = module
     for part in attribute.split("."):
@@ -65,7 +67,7 @@ def _load_file(path: Path) -> Any:
     """A file as a module, loaded once in a process."""
     path = path.resolve()
     if not path.is_file():
-        siblings = [found.name for found in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        siblings = [found.name for found in path.parent.glob("*.py")]
         raise NotFoundError("project file", str(path), siblings)
     name = _module_name(path)
     if name in sys.modules:
@@ -113,10 +115,12 @@ def resolve_graph(graph: Any) -> GraphSource:
         try:
             made = graph()
         except Exception as exc:  # a factory is user code and may raise anything
-            raise GraphError(f"the graph factory {graph!r} raised {type(exc).__name__}: {exc}") from exc
+            what = f"raised {type(exc).__name__}: {exc}"
+            raise GraphError(f"the graph factory {graph!r} {what}") from exc
         if isinstance(made, (StateGraph, CompiledStateGraph)):
             return resolve_graph(made)
-        raise GraphError(f"the graph factory {graph!r} returned a {type(made).__name__}, not a graph")
+        what = f"returned a {type(made).__name__}, not a graph"
+        raise GraphError(f"the graph factory {graph!r} {what}")
     raise GraphError(
         f"{type(graph).__name__} is not a graph: give a StateGraph, a compiled graph, a factory of "
         "either, or an import path 'package.module:attribute'"

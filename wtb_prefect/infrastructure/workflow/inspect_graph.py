@@ -159,7 +159,8 @@ def check_keys(builder: type_builder, state: Mapping[str, Any]) -> None:
     if not state:
         raise StateError(f"the state is empty; the graph's input has: {listed}")
     if missing := sorted(_required(schema, builder.state_schema) - set(state)):
-        raise StateError(f"state misses the required key {missing[0]!r}; given: {', '.join(sorted(state))}")
+        given = ", ".join(sorted(state))
+        raise StateError(f"state misses the required key {missing[0]!r}; given: {given}")
 
 
 def _required(schema: Any, state_schema: Any) -> set[str]:

@@ -1,0 +1,66 @@
+"""What README tells people to type works, word by word, and what it promises is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def commands(section: str) -> list[str]:
+    """The `$` lines of the console blocks of a section."""
+    text = README.split(f"## {section}", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line[2:].split("   #")[0].strip() for line in lines if line.startswith("$ ")]
+
+
+@pytest.mark.timeout(280)
+def test_the_first_five_minutes(tmp_path: Path) -> None:
+    """init, plan, run inline and results, in the order README gives them."""
+    folder = tmp_path
+    outputs = {}
+    for command in commands("First five minutes"):
+        words = shlex.split(command)
+        if words[0] == "cd":
+            folder = folder / words[1]
+        elif words[0] == "wtb" and "bench.py:project" not in command:
+            done = subprocess.run(
+                words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            outputs[words[1]] = done.stdout
+    assert {"init", "plan", "run", "results"} <= set(outputs)
+    assert "retrieve=bm25" in outputs["results"]
+    assert "216 new" in outputs["plan"]
+
+
+def test_the_two_commands_are_make_targets() -> None:
+    """`make demo` and `make test` exist, and CI runs README's test command."""
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in commands("Two commands"):
+        assert command.split()[1] in targets
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    """The smallest bench, as its first lines say."""
+    example = ROOT / "examples" / "minimal"
+    for name in ("bench.py", "cases.jsonl"):
+        (tmp_path / name).write_text((example / name).read_text())
+    words = ["wtb", "run", "bench.py:project", "--cases", "cases.jsonl", "--variant", "greet=*"]
+    done = subprocess.run(
+        [*words, "--runner", "inline"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "greet=formal" in done.stdout
