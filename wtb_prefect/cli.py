@@ -37,6 +37,17 @@ def main(argv: list[str] | None = None) -> int:
     return _guarded(args)
 
 
+def entry() -> NoReturn:
+    """The console script: `main`, then the end of the process."""
+    status = main()
+    if status == 130:
+        # Python would wait for threads in which sync nodes still run; all is recorded and closed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         document = stack.enter_context(only_json_on_stdout()) if args.json else None
@@ -175,4 +186,4 @@ def _add_looks(commands: Commands) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -391,11 +391,12 @@ def test_a_narrow_terminal_hides_no_combination(done: tuple[Shell, str, str]) ->
 
     from wtb_prefect import terminal
     from wtb_prefect.application.read_results import read_report
-    from wtb_prefect.commands.projects import find_project, open_ledger
+    from wtb_prefect.bootstrap.ledger import open_ledger
+    from wtb_prefect.commands.projects import find_project
 
     shell = done[0]
     project = find_project(f"{shell.folder / 'project.py'}:project")
-    with open_ledger(project) as open_uow:
+    with open_ledger(project.locations.database_url) as open_uow:
         assert open_uow is not None
         with open_uow() as uow:
             (batch,) = uow.batch_tests.list(project.workflow_id)

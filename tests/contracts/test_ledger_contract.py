@@ -440,6 +440,8 @@ class TestExecutions:
         one = make.execution().node_executions
         assert read(filled, lambda uow: uow.executions.total_bodies("b")) == 2 * one
         assert read(filled, lambda uow: uow.executions.total_bodies("unknown")) == 0
+        assert read(filled, lambda uow: uow.executions.count("b")) == {make.execution().status: 2}
+        assert read(filled, lambda uow: uow.executions.count("unknown")) == {}
 
     def test_lineage_root_first(self, filled: OpenUnitOfWork) -> None:
         child = make.execution("a", parent_id="e")

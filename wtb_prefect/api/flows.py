@@ -22,7 +22,8 @@ from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_r
 from wtb_prefect.application.read_results import BatchReport, read_report
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.session import BatchScope, Session
-from wtb_prefect.bootstrap import load_project, open_session
+from wtb_prefect.bootstrap.project import load_project
+from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_blocking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, Literal
 
 from prefect import tags
@@ -36,7 +37,10 @@ def run_batch_flow(
             max_workers=min(max_parallel, os.cpu_count() or 1)
         )
         chosen = batch_test.with_options(task_runner=threads)  # type: ignore[arg-type]  # its futures are a subclass
-    with prefect_server(locations.output_dir / "prefect"), tags("wtb", f"batch:{batch_id}"):
+    home = locations.output_dir / "prefect"
+    with prefect_server(home) as server, tags("wtb", f"batch:{batch_id}"):
+        until = " (while the batch runs)" if server.started_here else ""
+        print(f"wtb: watch at {server.ui_url}/runs{until}", file=sys.stderr)  # noqa: T201 - said in one line
         summary = chosen(
             project=project,
             batch_id=batch_id,

@@ -10,7 +10,8 @@ from wtb_prefect.api.events import announce_execution
 from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
 from wtb_prefect.application.run_batch import stored_scope
 from wtb_prefect.application.run_chunk import run_chunk
-from wtb_prefect.bootstrap import load_project, open_session
+from wtb_prefect.bootstrap.project import load_project
+from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.event_loop import run_blocking

@@ -7,18 +7,26 @@ from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileMemento
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.domain.node_boundary import NodeBoundary
-from wtb_prefect.errors import NotFoundError
+from wtb_prefect.errors import InvalidInputError, NotFoundError
 
 
 def find_execution(uow: UnitOfWork, workflow_id: str, asked: str) -> Execution:
-    """The execution of an id, or of its unambiguous beginning. Raises `NotFoundError`."""
+    """The execution of an id, or of its beginning.
+
+    Raises:
+        NotFoundError: no such execution.
+        InvalidInputError: several begin like that.
+    """
     exact = uow.executions.get(asked)
     if exact is not None:
         return exact
     every = uow.executions.list(workflow_id=workflow_id)
     found = [e for e in every if asked and e.execution_id.startswith(asked)]
-    if len(found) != 1:
+    if not found:
         raise NotFoundError("execution", asked, [e.execution_id for e in every])
+    if len(found) > 1:
+        ids = ", ".join(sorted(e.execution_id for e in found)[:5])
+        raise InvalidInputError(f"{len(found)} executions begin with {asked!r}: {ids}")
     return found[0]
 
 

@@ -17,7 +17,7 @@ from wtb_prefect.domain.batch_test import (
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
-from wtb_prefect.errors import NotFoundError
+from wtb_prefect.errors import InvalidInputError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> Batch
 
     Raises:
         NotFoundError: no such batch.
+        InvalidInputError: several begin like that.
     """
     batches = uow.batch_tests.list(workflow_id)
     if batch_id is None and batches:
@@ -48,8 +49,11 @@ def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> Batch
     asked = batch_id or "(the newest)"
     found = [batch for batch in batches if batch.batch_id.startswith(asked)]
     exact = [batch for batch in found if batch.batch_id == asked]
-    if len(exact or found) != 1:
+    if not found:
         raise NotFoundError("batch", asked, [batch.batch_id for batch in batches])
+    if not exact and len(found) > 1:
+        ids = ", ".join(sorted(batch.batch_id for batch in found)[:5])
+        raise InvalidInputError(f"{len(found)} batches begin with {asked!r}: {ids}")
     return (exact or found)[0]
 
 

@@ -12,9 +12,10 @@ from rich.text import Text
 from wtb_prefect import terminal
 from wtb_prefect.application.read_history import find_execution, read_files, read_history
 from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
+from wtb_prefect.bootstrap.ledger import open_ledger
 from wtb_prefect.commands.documents import batch_document, report_document
 from wtb_prefect.commands.output import Output
-from wtb_prefect.commands.projects import find_project, load_project, open_ledger
+from wtb_prefect.commands.projects import find_project, load_project
 from wtb_prefect.domain.batch_test import BatchStatus, BatchTest
 from wtb_prefect.domain.checkpoint import Checkpoint, ExecutionHistory
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
@@ -26,7 +27,7 @@ from wtb_prefect.infrastructure.processes import is_alive
 def list_batches(args: Namespace, out: Output) -> int:
     """The batches of a project, newest first."""
     project = find_project(args.project)
-    with open_ledger(project) as open_uow:
+    with open_ledger(project.locations.database_url) as open_uow:
         if open_uow is None:
             found = []
         else:
@@ -137,7 +138,7 @@ def _show_report(report: BatchReport, args: Namespace, out: Output) -> None:
 
 @contextmanager
 def _ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork]:
-    with open_ledger(project) as open_uow:
+    with open_ledger(project.locations.database_url) as open_uow:
         if open_uow is None:
             raise _nothing_run(project)
         yield open_uow

@@ -25,7 +25,10 @@ _OPEN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a batch stands: cells by what became of them, and its node bodies."""
+    """Where a batch stands: cells by what became of them, and its node bodies.
+
+    `running` are stretches of execution: one may carry many cells that have not parted yet.
+    """
 
     ended: int
     running: int
@@ -37,10 +40,11 @@ class Standing:
         """As the ledger has it now."""
         with open_uow() as uow:
             counts = uow.cells.count(batch_id)
+            stretches = uow.executions.count(batch_id)
             bodies = uow.executions.total_bodies(batch_id)
         return Standing(
             ended=sum(n for status, n in counts.items() if status not in _OPEN),
-            running=counts.get(ExecutionStatus.RUNNING, 0),
+            running=stretches.get(ExecutionStatus.RUNNING, 0),
             failed=counts.get(ExecutionStatus.FAILED, 0) + counts.get(ExecutionStatus.CRASHED, 0),
             bodies=bodies,
         )

@@ -13,14 +13,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wtb_prefect import __version__
 from wtb_prefect.domain.identifiers import digest
-from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 
@@ -74,32 +72,6 @@ def find_project(asked: str) -> ProjectDefinition:
         return remembered
     project = load_project(asked)
     return _without_graph(project.name, project.locations)
-
-
-@contextlib.contextmanager
-def open_ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork | None]:
-    """The ledger of a project alone; None before its first run (looking makes no files).
-
-    Raises:
-        LedgerError: it cannot be opened.
-    """
-    # SQLAlchemy takes a while to import: commands that refuse their input do not pay for it.
-    from wtb_prefect.infrastructure.database.engine import open_engine  # noqa: PLC0415
-    from wtb_prefect.infrastructure.database.schema import upgrade  # noqa: PLC0415
-    from wtb_prefect.infrastructure.database.unit_of_work import (  # noqa: PLC0415
-        SqlAlchemyUnitOfWork,
-    )
-
-    url = project.locations.database_url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        yield None
-        return
-    engine = open_engine(url)
-    try:
-        upgrade(engine)
-        yield partial(SqlAlchemyUnitOfWork, engine)
-    finally:
-        engine.dispose()
 
 
 def _importable_here() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def plan(args: Namespace, out: Output) -> int:
 def run(args: Namespace, out: Output) -> int:
     """Runs what is missing of a batch test and compares its combinations."""
     _runner(args.runner)
+    # Prefect's own lines would break the progress display; its UI still gets them all.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     request = {"matrix": _matrix(args), "cases": _cases(args)}
     plans: list[BatchPlan] = []
     with TestBench(load_project(args.project)) as bench:

@@ -24,7 +24,7 @@ from wtb_prefect.application.read_history import (
 from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.session import Session
-from wtb_prefect.bootstrap import open_session
+from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id

@@ -135,6 +135,9 @@ class ExecutionReader(Protocol):
     def total_bodies(self, batch_id: str) -> int:
         """Node bodies recorded by all executions of a batch."""
         ...
+    def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
+        """Executions of a batch by status; a status without executions is absent."""
+        ...
     def lineage(self, execution_id: str) -> builtins.list[Execution]:
         """The execution and its ancestors, root first; empty for an unknown id."""
         ...

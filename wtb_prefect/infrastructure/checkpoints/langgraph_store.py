@@ -210,7 +210,7 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
                     (thread_id, checkpoint_id),
                 )
             self._connection.execute(
-                "DELETE FROM writes WHERE thread_id = ? AND checkpoint_ns = '' "
+                "DELETE FROM writes WHERE thread_id = ? AND checkpoint_ns = '' "  # noqa: S608 - only marks
                 f"AND checkpoint_id = ? AND channel NOT IN (?, ?) AND task_id NOT IN ({marks})",
                 (thread_id, checkpoint_id, INTERRUPT, RESUME, *keep),
             )

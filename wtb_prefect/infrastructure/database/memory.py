@@ -249,6 +249,9 @@ class MemoryExecutions(_Repository):
     def total_bodies(self, batch_id: str) -> int:
         return sum(execution.node_executions for execution in self.list(batch_id=batch_id))
 
+    def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
+        return Counter(execution.status for execution in self.list(batch_id=batch_id))
+
     def lineage(self, execution_id: str) -> builtins.list[Execution]:
         line: list[Execution] = []
         current = self.get(execution_id)

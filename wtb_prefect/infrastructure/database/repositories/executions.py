@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import bindparam, delete, func, select, update
 
@@ -39,6 +39,8 @@ _IN_BATCH = _e.batch_id == bindparam("batch_id")
 _IN_WORKFLOW = _e.workflow_id == bindparam("workflow_id")
 
 _TOTAL_BODIES = select(func.coalesce(func.sum(_e.node_executions), 0)).where(_IN_BATCH)
+
+_COUNT = select(_e.status, func.count()).where(_IN_BATCH).group_by(_e.status)
 
 _ADD = insert_row(tables.executions)
 _SAVE = upsert(tables.executions, "execution_id")
@@ -93,6 +95,10 @@ class SqlExecutions:
     def total_bodies(self, batch_id: str) -> int:
         ((total,),) = self._session.fetch(_TOTAL_BODIES, {"batch_id": batch_id})
         return int(total)
+
+    def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
+        rows = self._session.fetch(_COUNT, {"batch_id": batch_id})
+        return {ExecutionStatus(status): count for status, count in rows}
 
     def lineage(self, execution_id: str) -> builtins.list[Execution]:
         line: list[Execution] = []

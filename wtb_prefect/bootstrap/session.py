@@ -1,21 +1,19 @@
-"""The only place where adapters meet ports."""
+"""A project with all its stores open."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 from wtb_prefect.application.evaluate import check_evaluator
 from wtb_prefect.application.session import Announce, Session, announce_nothing
-from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
-from wtb_prefect.errors import InvalidInputError, NotFoundError
+from wtb_prefect.bootstrap.ledger import open_database
+from wtb_prefect.domain.project import ProjectDefinition
+from wtb_prefect.errors import NotFoundError
 from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
-from wtb_prefect.infrastructure.database.engine import open_engine
-from wtb_prefect.infrastructure.database.schema import upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
@@ -23,7 +21,7 @@ from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
 from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
-from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.graph_source import resolve_graph
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
@@ -48,9 +46,8 @@ def open_session(
         check_evaluator(evaluator)
     where = project.locations
     serializer = make_serializer(inspect_graph.allowed_types(source.builder, project.allowed_types))
-    database = open_engine(where.database_url)
+    database = open_database(where.database_url)
     try:
-        upgrade(database)
         checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
     except BaseException:
         database.dispose()
@@ -79,18 +76,3 @@ def open_session(
     finally:
         checkpoints.close()
         database.dispose()
-
-
-def load_project(path: str, locations: ProjectLocations | None = None) -> ProjectDefinition:
-    """The project at `module:attribute` or `file.py:attribute`, kept where `locations` say.
-
-    Raises:
-        NotFoundError: nothing there.
-        InvalidInputError: something else than a project is there.
-    """
-    found = load_attribute(path)
-    if not hasattr(found, "definition"):
-        raise InvalidInputError(f"{path} is a {type(found).__name__}, not a WorkflowProject")
-    definition: ProjectDefinition = found.definition()
-    definition = replace(definition, import_path=path)
-    return definition if locations is None else replace(definition, locations=locations)

@@ -1,0 +1,1 @@
+"""The only place where adapters meet ports; a module for each amount of it that is needed."""

@@ -1,0 +1,47 @@
+"""The ledger alone: looking at results must not wait for LangGraph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
+from wtb_prefect.infrastructure.database.engine import open_engine
+from wtb_prefect.infrastructure.database.schema import upgrade
+from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
+
+
+def open_database(url: str) -> Engine:
+    """The ledger's database, brought to this version's schema.
+
+    Raises:
+        LedgerError: it cannot be opened, or is of a newer version.
+    """
+    engine = open_engine(url)
+    try:
+        upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextlib.contextmanager
+def open_ledger(url: str) -> Iterator[OpenUnitOfWork | None]:
+    """The ledger of a project; None before its first run (looking makes no files).
+
+    Raises:
+        LedgerError: it cannot be opened, or is of a newer version.
+    """
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        yield None
+        return
+    engine = open_database(url)
+    try:
+        yield partial(SqlAlchemyUnitOfWork, engine)
+    finally:
+        engine.dispose()
