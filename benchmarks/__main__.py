@@ -51,9 +51,9 @@ def main() -> int:
 def table(figures: list[Figure]) -> str:
     """The figures as a Markdown table."""
     lines = ["| what | measured | must reach | |", "|---|---|---|---|"]
-    lines += [
-        f"| {f.what} | {f.measured} | {f.target} | {'met' if f.met else 'MISSED'} |" for f in figures
-    ]
+    for figure in figures:
+        met = "met" if figure.met else "MISSED"
+        lines.append(f"| {figure.what} | {figure.measured} | {figure.target} | {met} |")
     return "\n".join(lines)
 
 

@@ -274,7 +274,11 @@ def task_runs_on_ray(folder: Path, quick: bool) -> list[Figure]:
     environment.pop("PREFECT_API_URL", None)
     done = subprocess.run(
         [sys.executable, str(script), str(count)],
-        cwd=folder, env=environment, check=True, capture_output=True, text=True,
+        cwd=folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     runs, slots, cells = (int(word) for word in done.stdout.split()[-3:])
     limit = 4 * slots + 20

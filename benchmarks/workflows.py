@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -45,7 +46,7 @@ def line(nodes: list[Any]) -> StateGraph[Any, Any, Any, Any]:
     for name, node in zip(names, nodes, strict=True):
         builder.add_node(name, node)
     builder.add_edge(START, names[0])
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         builder.add_edge(before, after)
     return builder
 

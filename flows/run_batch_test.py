@@ -1,4 +1,4 @@
-"""Deployment entry point: the batch test on Prefect's threads, for light graphs and small machines."""
+"""Deployment entry point: the batch test on Prefect's threads, for light graphs."""
 
 from prefect.task_runners import ThreadPoolTaskRunner
 

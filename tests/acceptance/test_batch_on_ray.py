@@ -96,9 +96,7 @@ def bench(server: PrefectServer, ray: Any, folder: Path) -> Iterator[TestBench]:
 
 
 def cases(*names: str) -> list[dict[str, Any]]:
-    return [
-        {"id": name, "state": {"log": [], "kill": name.startswith("killer")}} for name in names
-    ]
+    return [{"id": name, "state": {"log": [], "kill": name.startswith("killer")}} for name in names]
 
 
 def answers(bench: TestBench, result: Any) -> dict[tuple[str, str], Any]:

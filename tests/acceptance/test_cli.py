@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-PROJECT = '''
+PROJECT = """
 import operator
 import os
 import time
@@ -73,7 +73,7 @@ def size(state):
 
 
 not_a_project = 7
-'''
+"""
 
 DOUBLE = """
 from wtb_prefect import WorkflowProject
@@ -196,7 +196,12 @@ def test_list_and_results(done: tuple[Shell, str, str]) -> None:
     report = shell.json("results", "project.py:project", batch["batch_id"][:6])
     row = next(row for row in report["table"] if row["combination"] == "third=longer")
     assert row["metrics"]["size"] == {
-        "mean": 18.0, "spread": 0.0, "n": 2, "goal": "max", "primary": True, "labels": {}
+        "mean": 18.0,
+        "spread": 0.0,
+        "n": 2,
+        "goal": "max",
+        "primary": True,
+        "labels": {},
     }
     cells, _ = shell.wtb("results", "project.py:project", "--cells")
     assert "no way with" in cells
@@ -213,7 +218,9 @@ def test_history_state_and_files(done: tuple[Shell, str, str]) -> None:
     at = ("--at", after_first["checkpoint_id"])
     assert after_first["next"] == ["second"]
     assert shell.json("state", "project.py:project", short)["values"]["log"] == [
-        "first", "second", "third??"
+        "first",
+        "second",
+        "third??",
     ]
     assert shell.json("state", "project.py:project", short, *at)["values"]["log"] == ["first"]
     files = shell.json("files", "project.py:project", short, *at)["files"]
@@ -413,7 +420,10 @@ def test_init_writes_a_project_and_never_overwrites(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     document = shell.json("init", "rag")
     assert {path.name for path in (tmp_path / "rag").iterdir()} == {
-        "project.py", "questions.jsonl", "README.md", "base_workspace"
+        "project.py",
+        "questions.jsonl",
+        "README.md",
+        "base_workspace",
     }
     assert document["next"][0] == "cd rag"
     assert shell.json("init", "rag")["written"] == []

@@ -1,4 +1,4 @@
-"""What a team does: deploy the batch test, trigger it through Prefect's API, find it in the ledger."""
+"""What a team does: deploy the batch test, trigger it through the API, find it in the ledger."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def other(state: State):
 def is_other(state, expected) -> bool:
     return state["log"][-1] == expected
 """
-CASES = '{"id": "a", "state": {"log": []}, "expected": "other"}\n{"id": "b", "state": {"log": []}, "expected": "other"}\n'
+CASES = "".join(
+    f'{{"id": "{name}", "state": {{"log": []}}, "expected": "other"}}\n' for name in "ab"
+)
 
 pytestmark = [pytest.mark.prefect, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -70,7 +72,11 @@ def worker(folder: Path, environment: dict[str, str]) -> Iterator[None]:
     with (folder / "worker.log").open("w") as log:
         process = subprocess.Popen(
             [PREFECT, "worker", "start", "--pool", "wtb"],
-            cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True,
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             yield
@@ -113,8 +119,12 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             ["--no-prompt", "deploy", "--all"],
         ):
             subprocess.run(
-                [PREFECT, *command], cwd=folder, env=environment, check=True,
-                capture_output=True, timeout=120,
+                [PREFECT, *command],
+                cwd=folder,
+                env=environment,
+                check=True,
+                capture_output=True,
+                timeout=120,
             )
         with httpx.Client(base_url=server.url) as client:
             deployment = client.get("/deployments/name/batch_test/batch-test").json()
@@ -158,6 +168,9 @@ def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: D
     assert "```mermaid" in summary
     results = subprocess.run(
         [WTB, "results", "bench.py:project", "nightly-1", "--json"],
-        cwd=deployed.folder, check=True, capture_output=True, text=True,
+        cwd=deployed.folder,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert json.loads(results.stdout)["best"] == "second=other"

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+SCRIPTS = str(Path(sys.executable).parent)
+ENVIRONMENT = {**os.environ, "PATH": SCRIPTS + os.pathsep + os.environ["PATH"]}
 
 
 def commands(section: str) -> list[str]:
@@ -35,7 +36,13 @@ def test_the_first_five_minutes(tmp_path: Path) -> None:
             folder = folder / words[1]
         elif words[0] == "wtb" and "bench.py:project" not in command:
             done = subprocess.run(
-                words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
+                words,
+                check=False,
+                cwd=folder,
+                env=ENVIRONMENT,
+                capture_output=True,
+                text=True,
+                timeout=250,
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
             outputs[words[1]] = done.stdout
@@ -60,7 +67,12 @@ def test_the_example_runs(tmp_path: Path) -> None:
     words = ["wtb", "run", "bench.py:project", "--cases", "cases.jsonl", "--variant", "greet=*"]
     done = subprocess.run(
         [*words, "--runner", "inline"],
-        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+        check=False,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "greet=formal" in done.stdout

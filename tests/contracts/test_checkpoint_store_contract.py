@@ -197,15 +197,18 @@ def test_rewind_removes_what_the_ledger_does_not_know(store: LangGraphCheckpoint
     stored = store.tuple_of("t", head).checkpoint
     store.saver.put(
         {"configurable": {"thread_id": "t", "checkpoint_ns": "sub:1"}},
-        {**stored, "id": inner.checkpoint_id}, {"step": 0}, stored["channel_versions"],
+        {**stored, "id": inner.checkpoint_id},
+        {"step": 0},
+        stored["channel_versions"],
     )
     store.rewind("t", head, tasks)
     latest = store.latest("t")
     assert latest is not None
     assert (latest.checkpoint_id, latest.pending_tasks) == (head, tasks)
-    assert store.saver.get_tuple(
-        {"configurable": {"thread_id": "t", "checkpoint_ns": "sub:1"}}
-    ) is None
+    assert (
+        store.saver.get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": "sub:1"}})
+        is None
+    )
     store.rewind("t", head, tasks[:1])
     assert store.load("t", head).pending_tasks == tasks[:1]
     store.rewind("t", head, ())

@@ -283,6 +283,7 @@ class TestBatchTests:
             runner="threads",
             status=BatchStatus.RUNNING,
             started_at=later(60),
+            finished_at=None,
         )
         assert read(filled, lambda uow: uow.batch_tests.get("b")) == owned
         change(

@@ -525,8 +525,9 @@ def test_pydantic_and_dataclass_states_are_shared(open_bench: Open, schema: Any)
 
         return node
 
-    bench = open_bench(line("a", "b", schema=schema, bodies={"a": add("a"), "b": add("b")}),
-                       {("b", "x"): add("x")})
+    bench = open_bench(
+        line("a", "b", schema=schema, bodies={"a": add("a"), "b": add("b")}), {("b", "x"): add("x")}
+    )
     cases = [{"id": "c", "state": {"title": "t", "words": ["w"]}}]
     result = bench.batch(matrix={"b": "*"}, cases=cases, runner="inline")
     assert [(c.status, c.unshared_reason) for c in result.cells] == [("completed", None)] * 2

@@ -100,9 +100,7 @@ def _batch(bench: TestBench, request: Request, *, share_prefixes: bool = True) -
         matrix=request.matrix, cases=CASES, runner="inline", share_prefixes=share_prefixes
     )
     recorded = {
-        e.execution_id: e.node_executions
-        for cell in result.cells
-        for e in _lineage(bench, cell)
+        e.execution_id: e.node_executions for cell in result.cells for e in _lineage(bench, cell)
     }
     assert sum(recorded.values()) == result.node_executions
     return result

@@ -50,5 +50,5 @@ def test_the_url_is_a_secret_and_has_to_be_sqlite() -> None:
     """It may hold a password; a database that is not supported yet is refused."""
     block = WtbCheckpointStore(database_url=SecretStr("postgresql://u:secret@host/db"))
     assert "secret" not in repr(block)
-    with pytest.raises(InvalidInputError, match="'postgresql'.*sqlite:///"), block.saver():
+    with pytest.raises(InvalidInputError, match=r"'postgresql'.*sqlite:///"), block.saver():
         pass

@@ -142,11 +142,14 @@ def test_the_same_in_every_process_and_other_after_an_edit(tmp_path: Path) -> No
     file = tmp_path / "program.py"
 
     def printed(prompt: str, seed: str) -> str:
-        file.write_text(PROGRAM.replace("PROMPT\"", f"{prompt}\""))
+        file.write_text(PROGRAM.replace('PROMPT"', f'{prompt}"'))
         done = subprocess.run(
             [sys.executable, str(file)],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True, timeout=60,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
         return done.stdout
 

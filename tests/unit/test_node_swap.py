@@ -81,8 +81,16 @@ def test_everything_declared_about_a_node_is_kept() -> None:
     swap(made, "n", variant)
     after = made.nodes["n"]
     assert after.runnable is not before.runnable
-    for name in ("retry_policy", "cache_policy", "metadata", "defer", "ends", "input_schema",
-                 "error_handler_node", "is_error_handler"):
+    for name in (
+        "retry_policy",
+        "cache_policy",
+        "metadata",
+        "defer",
+        "ends",
+        "input_schema",
+        "error_handler_node",
+        "is_error_handler",
+    ):
         assert getattr(after, name) == getattr(before, name), name
     assert after.input_schema is OnlyA
     assert before.error_handler_node is not None

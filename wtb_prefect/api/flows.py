@@ -87,7 +87,10 @@ def _request(
 ) -> BatchRequest:
     if cases is not None:
         return BatchRequest(
-            matrix=matrix, cases=cases, repeats=repeats, share_prefixes=share_prefixes,
+            matrix=matrix,
+            cases=cases,
+            repeats=repeats,
+            share_prefixes=share_prefixes,
             batch_id=batch_id,
         )
     if batch_id is None:

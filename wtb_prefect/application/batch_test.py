@@ -25,7 +25,6 @@ from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
 MakeRunner = Callable[[BatchScope], SegmentRunner]
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchEnd:
     """How a batch test ended, and the node bodies this run of it really called."""

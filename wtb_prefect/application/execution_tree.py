@@ -46,8 +46,15 @@ def stretch_of(
             gated.append(node)
     settled = [[node, name, fingerprint(node, name)] for node, name in sorted(choices.items())]
     execution_id = stable_id(
-        "execution", batch_id, item.case_id, item.repeat, [list(step) for step in item.path],
-        settled, gated, item.shared, list(roots),
+        "execution",
+        batch_id,
+        item.case_id,
+        item.repeat,
+        [list(step) for step in item.path],
+        settled,
+        gated,
+        item.shared,
+        list(roots),
     )
     return Stretch(execution_id=execution_id, choices=choices, gated=tuple(gated))
 

@@ -213,7 +213,10 @@ def _reuse(request: BatchRequest, session: Session) -> str:
 
 
 def _batch_id(
-    session: Session, combinations: Sequence[VariantCombination], cases: Sequence[Case], repeats: int
+    session: Session,
+    combinations: Sequence[VariantCombination],
+    cases: Sequence[Case],
+    repeats: int,
 ) -> str:
     names = sorted(combination.name for combination in combinations)
     return stable_id(
@@ -268,9 +271,7 @@ def _cell(
     )
 
 
-def _compare(
-    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork
-) -> tuple[PlannedCell, ...]:
+def _compare(cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork) -> tuple[PlannedCell, ...]:
     recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
     unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
     elsewhere = uow.cells.find_completed(unknown)

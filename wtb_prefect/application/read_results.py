@@ -68,10 +68,15 @@ def read_report(
         cells = [c for c in uow.cells.list(batch_id) if cell_ids is None or c.cell_id in cell_ids]
         lines = _lineages(uow, batch_id, cells)
         scores = uow.evaluation_results.list_many(sorted(lines))
-    results = tuple(_cell_result(cell, lines, scores) for cell in cells)
     metrics = _metrics(scores)
     order = _order(batch, cells)
-    rows = tuple(_row(name, [r for r in results if r.combination == name], metrics) for name in order)
+    results = tuple(
+        _cell_result(cell, lines, scores) for cell in _as_requested(batch, cells, order)
+    )
+    by_name: dict[str, list[CellResult]] = {name: [] for name in order}
+    for result in results:
+        by_name[result.combination].append(result)
+    rows = tuple(_row(name, found, metrics) for name, found in by_name.items())
     ran = {execution.execution_id: execution for line in lines.values() for execution in line}
     return BatchReport(
         batch=batch,
@@ -87,7 +92,7 @@ def _lineages(
     uow: UnitOfWork, batch_id: str, cells: Sequence[BatchCell]
 ) -> dict[str, list[Execution]]:
     """Leaf id -> the leaf and its ancestors."""
-    known = {execution.execution_id: execution for execution in uow.executions.list(batch_id=batch_id)}
+    known = {run.execution_id: run for run in uow.executions.list(batch_id=batch_id)}
     wanted = {cell.execution_id for cell in cells if cell.execution_id is not None}
     missing = wanted - known.keys()
     while missing:  # adopted cells: their executions belong to another batch
@@ -144,6 +149,19 @@ def _order(batch: BatchTest, cells: Sequence[BatchCell]) -> list[str]:
     present = {cell.combination for cell in cells}
     rest = sorted(present - set(from_request))
     return [name for name in from_request if name in present] + rest
+
+
+def _as_requested(
+    batch: BatchTest, cells: Sequence[BatchCell], order: Sequence[str]
+) -> list[BatchCell]:
+    """By case and repeat as requested, then by combination."""
+    cases = {case: place for place, case in enumerate(batch.request.get("cases", []))}
+    places = {name: place for place, name in enumerate(order)}
+    last = len(cases)
+    return sorted(
+        cells,
+        key=lambda c: (cases.get(c.case_id, last), c.case_id, c.repeat, places[c.combination]),
+    )
 
 
 def _row(

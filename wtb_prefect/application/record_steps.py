@@ -286,7 +286,10 @@ class StepRecorder:
     def _advance(self, uow: UnitOfWork) -> None:
         if self.head is not None:
             uow.executions.advance(
-                self.execution.execution_id, self.head, self.step, self.commit_id,
+                self.execution.execution_id,
+                self.head,
+                self.step,
+                self.commit_id,
                 self._take_bodies(),
             )
 

@@ -241,9 +241,7 @@ class _Dealer:
         return hopeless
 
 
-def _give_up(
-    items: list[WorkItem], reason: str | None, plan: BatchPlan, session: Session
-) -> None:
+def _give_up(items: list[WorkItem], reason: str | None, plan: BatchPlan, session: Session) -> None:
     if not items:
         return
     with session.open_uow(write=True) as uow:
@@ -312,7 +310,9 @@ def _batch(plan: BatchPlan, session: Session) -> BatchTest:
 def _status(uow: UnitOfWork, batch_id: str) -> BatchStatus:
     counts = uow.cells.count(batch_id)
     unfinished = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.CRASHED)
-    return BatchStatus.FAILED if any(counts.get(s, 0) for s in unfinished) else BatchStatus.COMPLETED
+    if any(counts.get(status, 0) for status in unfinished):
+        return BatchStatus.FAILED
+    return BatchStatus.COMPLETED
 
 
 def _audit(session: Session, action: str, subject: str, **details: object) -> AuditEntry:

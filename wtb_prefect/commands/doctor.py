@@ -74,8 +74,10 @@ def doctor(args: Namespace, out: Output) -> int:
 def _versions() -> Iterator[Check]:
     python = platform.python_version()
     supported = (3, 11) <= sys.version_info < (3, 14)
-    yield Check("python", "ok", python) if supported else Check(
-        "python", "warning", python, "tested with 3.11 to 3.13"
+    yield (
+        Check("python", "ok", python)
+        if supported
+        else Check("python", "warning", python, "tested with 3.11 to 3.13")
     )
     yield from (_package(name) for name in _NEEDED)
     yield _demo()

@@ -66,7 +66,7 @@ class StoredCase:
 
 
 class BatchStatus(StrEnum):
-    """Where a batch test stands; it is `completed` when every cell has an end, failed ones included."""
+    """Where a batch test stands; `completed` means every cell has its end, failed ones included."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -78,7 +78,7 @@ class BatchStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """The process that runs a batch: pid alone is reused by the system, so its start time is kept."""
+    """The process that runs a batch. Pids are used again, so its start time is kept too."""
 
     host: str
     pid: int

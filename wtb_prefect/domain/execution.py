@@ -29,7 +29,7 @@ class ExecutionStatus(StrEnum):
 
 
 class ExecutionKind(StrEnum):
-    """`cell`: a leaf that answers cells; `segment`: a trunk that ended in a fork; `run`: a single run."""
+    """`cell`: a leaf that answers cells; `segment`: a trunk that forked; `run`: a single run."""
 
     CELL = "cell"
     SEGMENT = "segment"

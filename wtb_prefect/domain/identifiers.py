@@ -45,7 +45,8 @@ def valid_name(kind: str, name: object) -> str:
     """A name that can stand in a canonical combination name.
 
     Raises:
-        InvalidInputError: not a string, empty, too long, or with `=`, `,`, `|` or control characters.
+        InvalidInputError: not a string, empty, too long, or with one of `=` `,` `|` or a
+            control character.
     """
     if not isinstance(name, str) or len(name) > 200 or not _NAME.fullmatch(name):
         raise InvalidInputError(

@@ -93,7 +93,10 @@ class TestBench:
         Nothing is run. Raises `InvalidInputError` (or one of its kinds) for what cannot be run.
         """
         request = BatchRequest(
-            matrix=matrix, cases=cases, repeats=repeats, share_prefixes=share_prefixes,
+            matrix=matrix,
+            cases=cases,
+            repeats=repeats,
+            share_prefixes=share_prefixes,
             batch_id=batch_id,
         )
         return plan_request(request, self.session)
@@ -119,7 +122,7 @@ class TestBench:
                 `"ray"` where PREFECT_API_URL is set and else `"inline"`.
             share_prefixes: run shared prefixes once.
             max_parallel: stretches in flight at once.
-            batch_id: a name for the batch; it can be extended under it. None: made from the request.
+            batch_id: a name for the batch, to extend it later. None: made from the request.
             on_plan: called with the plan before anything runs.
 
         Raises:
@@ -128,7 +131,10 @@ class TestBench:
             InfrastructureError: a store, server or Ray failed; the same call goes on from there.
         """
         request = BatchRequest(
-            matrix=matrix, cases=cases, repeats=repeats, share_prefixes=share_prefixes,
+            matrix=matrix,
+            cases=cases,
+            repeats=repeats,
+            share_prefixes=share_prefixes,
             batch_id=batch_id,
         )
         parallel = _parallel(max_parallel)
@@ -213,9 +219,7 @@ class TestBench:
         thread = thread_id(point.execution_id)
         return self.session.engine.state(thread, CheckpointId(point.checkpoint_id)).values
 
-    def files(
-        self, execution_id: str, checkpoint_id: str | None = None
-    ) -> dict[str, FileMemento]:
+    def files(self, execution_id: str, checkpoint_id: str | None = None) -> dict[str, FileMemento]:
         """The files of an execution now, or as they were at a checkpoint."""
         full = self._execution_id(execution_id)
         return read_files(self.session.open_uow, full, checkpoint_id)

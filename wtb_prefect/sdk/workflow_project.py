@@ -69,12 +69,22 @@ class WorkflowProject:
 
     @overload
     def variant(
-        self, node: str, name: str, implementation: None = None, *, version: str | None = None,
+        self,
+        node: str,
+        name: str,
+        implementation: None = None,
+        *,
+        version: str | None = None,
         depends_on: Sequence[str | Path] = (),
     ) -> Callable[[F], F]: ...
     @overload
     def variant(
-        self, node: str, name: str, implementation: F, *, version: str | None = None,
+        self,
+        node: str,
+        name: str,
+        implementation: F,
+        *,
+        version: str | None = None,
         depends_on: Sequence[str | Path] = (),
     ) -> F: ...
     def variant(
@@ -119,7 +129,11 @@ class WorkflowProject:
     def evaluator(self, function: F) -> F: ...
     @overload
     def evaluator(
-        self, *, name: str | None = None, goal: Goal = "max", primary: bool = False,
+        self,
+        *,
+        name: str | None = None,
+        goal: Goal = "max",
+        primary: bool = False,
         version: str | None = None,
     ) -> Callable[[F], F]: ...
     def evaluator(
@@ -193,7 +207,7 @@ class WorkflowProject:
         """
         wanted = self.graph if graph is None else graph
         if wanted is None:
-            raise InvalidInputError(f"project {self.name!r} has no graph: WorkflowProject(graph=...)")
+            raise InvalidInputError(f"project {self.name!r} has no graph: give it one (graph=...)")
         if self._workspace is not None and not self._workspace.is_dir():
             raise InvalidInputError(f"the base workspace {self._workspace} is not a folder")
         return ProjectDefinition(

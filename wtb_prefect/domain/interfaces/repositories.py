@@ -68,6 +68,7 @@ class BatchTestWriter(Protocol):
     ) -> None:
         """Sets status and finish time, adds the node bodies run, and clears the owner."""
         ...
+
     def own(self, batch_id: str, owner: Owner, runner: str, at: datetime) -> None:
         """Sets owner, runner, status running and start time; clears the finish time."""
         ...
@@ -97,9 +98,11 @@ class CellReader(Protocol):
     def list(self, batch_id: str) -> list[BatchCell]:
         """By case id, repeat and combination."""
         ...
+
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         """Cells of a batch by status; a status without cells is absent."""
         ...
+
     def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
         """One completed cell of any batch per key that has one (any number of keys)."""
         ...
@@ -127,17 +130,21 @@ class ExecutionReader(Protocol):
     def get_many(self, execution_ids: Sequence[str]) -> dict[str, Execution]:
         """Those that exist, by id (any number of ids)."""
         ...
+
     def list(
         self, *, batch_id: str | None = None, workflow_id: str | None = None
     ) -> list[Execution]:
         """By creation time, then id."""
         ...
+
     def total_bodies(self, batch_id: str) -> int:
         """Node bodies recorded by all executions of a batch."""
         ...
+
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         """Executions of a batch by status; a status without executions is absent."""
         ...
+
     def lineage(self, execution_id: str) -> builtins.list[Execution]:
         """The execution and its ancestors, root first; empty for an unknown id."""
         ...
@@ -147,6 +154,7 @@ class ExecutionWriter(Protocol):
     def add(self, execution: Execution) -> None:
         """Inserts; raises `LedgerError` if the id exists."""
         ...
+
     def save(self, execution: Execution) -> None: ...
     def advance(
         self,
@@ -158,6 +166,7 @@ class ExecutionWriter(Protocol):
     ) -> None:
         """The hot path: moves the head, step and files, adds the node bodies run since."""
         ...
+
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None: ...
     def delete(self, execution_id: str) -> None:
         """Removes the execution with its boundaries, file links and evaluation results."""
@@ -172,6 +181,7 @@ class NodeBoundaryReader(Protocol):
     def list(self, execution_id: str) -> list[NodeBoundary]:
         """In the order recorded."""
         ...
+
     def list_many(self, execution_ids: Sequence[str]) -> dict[str, builtins.list[NodeBoundary]]:
         """The same for several executions (any number); without boundaries: absent."""
         ...
@@ -181,6 +191,7 @@ class NodeBoundaryWriter(Protocol):
     def save_many(self, boundaries: Sequence[NodeBoundary]) -> None:
         """Inserts, or replaces those of the same (execution_id, task_id) keeping their order."""
         ...
+
     def set_exit(
         self, execution_id: str, task_ids: Sequence[str], exit_checkpoint_id: CheckpointId
     ) -> None: ...
@@ -217,6 +228,7 @@ class CheckpointFileReader(Protocol):
 class CheckpointFileWriter(Protocol):
     def save(self, link: CheckpointFileLink) -> None: ...
 
+
 class CheckpointFileRepository(CheckpointFileReader, CheckpointFileWriter, Protocol):
     """Checkpoint-file links by (execution_id, sequence): they also pin the checkpoint ids."""
 
@@ -241,6 +253,7 @@ class OutboxReader(Protocol):
     def list(self, status: OutboxStatus | None = None, limit: int = 1000) -> list[OutboxEvent]:
         """Oldest first."""
         ...
+
     def count(self) -> Mapping[OutboxStatus, int]:
         """Events by status; a status without events counts 0."""
         ...

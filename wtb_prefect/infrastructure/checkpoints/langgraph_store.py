@@ -227,9 +227,7 @@ def _address(source: CheckpointTuple) -> tuple[str, str, str]:
 
 def _stored(found: CheckpointTuple) -> StoredCheckpoint:
     parent = (found.parent_config or {}).get("configurable", {}).get("checkpoint_id")
-    pending = {
-        task for task, channel, _ in found.pending_writes or () if channel not in _SPECIAL
-    }
+    pending = {task for task, channel, _ in found.pending_writes or () if channel not in _SPECIAL}
     return StoredCheckpoint(
         checkpoint_id=CheckpointId(found.checkpoint["id"]),
         thread_id=found.config["configurable"]["thread_id"],

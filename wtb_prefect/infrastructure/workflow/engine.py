@@ -112,9 +112,7 @@ class LangGraphEngine:
         """See `WorkflowEngine.advance`."""
         graph = self._graph(request.choices, request.gated)
         replayed = self._pending_tasks(request)
-        watch = Watch(
-            observer, step=request.step, keep_all_writes=self._needs_all_writes()
-        )
+        watch = Watch(observer, step=request.step, keep_all_writes=self._needs_all_writes())
         context = BodyContext(request.workspace, observer)
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)

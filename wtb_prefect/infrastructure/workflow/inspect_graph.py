@@ -171,11 +171,8 @@ def _required(schema: Any, state_schema: Any) -> set[str]:
         return {
             field.name
             for field in dataclasses.fields(schema)
-            if field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }
     if typing.is_typeddict(schema) or hasattr(schema, "__required_keys__"):
         return set(schema.__required_keys__) if schema is not state_schema else set()
     return set()
-
-

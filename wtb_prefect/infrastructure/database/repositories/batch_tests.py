@@ -47,7 +47,8 @@ _FINISH = fixed(
 _OWN = fixed(
     set_columns(
         update(tables.batch_tests),
-        *("owner_host", "owner_pid", "owner_started", "runner", "status", "started_at", "finished_at"),
+        *("owner_host", "owner_pid", "owner_started", "runner", "status"),
+        *("started_at", "finished_at"),
     ).where(_b.batch_id == value())
 )
 
