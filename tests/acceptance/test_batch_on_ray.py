@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,40 +133,34 @@ def test_prefect_shows_the_batch(bench: TestBench, server: PrefectServer) -> Non
         flow_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
         tasks = client.post("/task_runs/filter", json=flow_run).json()
         artifacts = client.post("/artifacts/filter", json=flow_run).json()
-        events = _events(client, "wtb.execution.completed")
-        batch_events = _events(client, "wtb.batch.finished")
+        leaves = _events(client, "wtb.execution.completed", "shown", 54)
+        forks = _events(client, "wtb.execution.forked", "shown", 26)
+        finished = _events(client, "wtb.batch.finished", "shown", 1)
     assert run["name"] == "batch-test ray_bench_project:project shown"
     assert run["state_name"] == "Completed"
     assert 0 < len(tasks) <= 4 * 2 + 20
     assert {task["state_name"] for task in tasks} == {"Completed"}
     assert {"wtb-batch-shown", "wtb-progress-shown"} <= {a["key"] for a in artifacts}
-    shown = [e for e in events if e["related"] and _of_batch(e, "shown")]
-    assert len({event["resource"]["prefect.resource.id"] for event in shown}) == len(shown) == 54
-    assert any(e["resource"]["prefect.resource.id"] == "wtb.batch.shown" for e in batch_events)
+    assert len(set(leaves)) == len(leaves) == 54
+    assert len(set(forks)) == len(forks) == 2 * (1 + 3 + 9)
+    assert finished == ["wtb.batch.shown"]
 
 
-def _events(client: httpx.Client, name: str) -> list[dict[str, Any]]:
-    """All events of a name; the server records them within seconds."""
-    import time
-
-    found: list[dict[str, Any]] = []
+def _events(client: httpx.Client, name: str, batch: str, expected: int) -> list[str]:
+    """Resource ids of a batch's events of a name; the server records events within seconds."""
+    wanted = {"event": {"name": [name]}, "any_resource": {"id": [f"wtb.batch.{batch}"]}}
+    found: list[str] = []
     for _ in range(20):
-        body = {"filter": {"event": {"name": [name]}}, "limit": 50}
-        page = client.post("/events/filter", json=body).json()
-        found = page["events"]
+        page = client.post("/events/filter", json={"filter": wanted, "limit": 50}).json()
+        events = page["events"]
         while page.get("next_page"):
             page = client.get(page["next_page"].partition("/api")[2]).json()
-            found += page["events"]
-        if found:
-            time.sleep(2)
-            if len(found) >= 54 or "batch" in name:
-                return found
+            events += page["events"]
+        found = [event["resource"]["prefect.resource.id"] for event in events]
+        if len(found) >= expected:
+            break
         time.sleep(1)
     return found
-
-
-def _of_batch(event: dict[str, Any], batch: str) -> bool:
-    return any(r["prefect.resource.id"] == f"wtb.batch.{batch}" for r in event["related"])
 
 
 def test_a_killed_worker_costs_its_cell_and_no_other_case(bench: TestBench) -> None:

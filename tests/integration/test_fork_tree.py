@@ -279,7 +279,7 @@ def test_lossy_values_run_unshared_and_say_why(open_bench: Open) -> None:
     result = open_bench(builder, {("b", "x"): other}).batch(
         matrix={"b": "*"}, cases=CASES, runner="inline"
     )
-    assert [cell.state["log"][-1] for cell in result.cells] == ["other tuple", "tuple"]
+    assert [cell.state["log"][-1] for cell in result.cells] == ["tuple", "other tuple"]
     for cell in result.cells:
         assert "'value' is a tuple and comes back as a list" in (cell.unshared_reason or "")
 
@@ -336,7 +336,7 @@ def test_untracked_values_are_planned_unshared(open_bench: Open) -> None:
     plan = bench.plan({"b": "*"}, CASES)
     assert "UntrackedValue" in plan.unshared_reasons[0]
     result = bench.batch(matrix={"b": "*"}, cases=CASES, runner="inline")
-    assert [cell.state["log"][-1] for cell in result.cells] == ["x7", "b7"]
+    assert [cell.state["log"][-1] for cell in result.cells] == ["b7", "x7"]
     assert "UntrackedValue" in (result.cells[0].unshared_reason or "")
 
 
@@ -493,9 +493,9 @@ def test_messages_are_shared_and_their_tokens_recorded(open_bench: Open) -> None
     cases = [{"id": "c", "state": {"messages": [HumanMessage("hi")]}}]
     result = bench.batch(matrix={"b": "*"}, cases=cases, runner="inline")
     assert [cell.unshared_reason for cell in result.cells] == [None, None]
-    assert [cell.result.input_tokens for cell in result.cells] == [40, 30]
+    assert [cell.result.input_tokens for cell in result.cells] == [30, 40]
     assert [cell.result.output_tokens for cell in result.cells] == [2, 2]
-    assert [m.content for m in result.cells[0].state["messages"]] == ["hi", "one", "three"]
+    assert [m.content for m in result.cells[0].state["messages"]] == ["hi", "one", "two"]
     assert result.node_executions == 3
 
 
@@ -531,7 +531,7 @@ def test_pydantic_and_dataclass_states_are_shared(open_bench: Open, schema: Any)
     cases = [{"id": "c", "state": {"title": "t", "words": ["w"]}}]
     result = bench.batch(matrix={"b": "*"}, cases=cases, runner="inline")
     assert [(c.status, c.unshared_reason) for c in result.cells] == [("completed", None)] * 2
-    assert [cell.state["title"] for cell in result.cells] == ["t a x", "t a b"]
+    assert [cell.state["title"] for cell in result.cells] == ["t a b", "t a x"]
 
 
 def test_interrupt_pauses_its_cells(open_bench: Open) -> None:
@@ -607,5 +607,5 @@ def test_workspace_of_a_case_and_base_are_isolated(open_bench: Open, tmp_path: P
     builder = line("a", "b", bodies={"a": edits("+a"), "b": edits("+b")})
     bench = open_bench(builder, {("b", "x"): edits("+x")}, workspace=base)
     result = bench.batch(matrix={"b": "*"}, cases=CASES, runner="inline")
-    assert [text_of(bench, cell, "doc.txt") for cell in result.cells] == ["base+a+x", "base+a+b"]
+    assert [text_of(bench, cell, "doc.txt") for cell in result.cells] == ["base+a+b", "base+a+x"]
     assert (base / "doc.txt").read_text() == "base"
