@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wtb_prefect.application.session import PreparedCase, Session
+from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.domain.batch_test import Case, StoredCase
 from wtb_prefect.domain.file_processing import FileCommit, FileMemento, commit_id_of
 from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.errors import NotFoundError
+
+_RECENT = 64
+"""Case rows kept by a worker: at most this many cases are in flight."""
 
 
 def case_fingerprint(session: Session, case: Case) -> str:
@@ -54,17 +57,31 @@ def load_cases(session: Session, batch_id: str) -> list[Case]:
     return [_case(s.case_id, session.codec.load(s.encoding, s.payload)) for s in stored]
 
 
-def load_case(session: Session, batch_id: str, case_id: str) -> PreparedCase:
-    """A stored case. Raises `NotFoundError` if the batch has none of that id."""
+def load_case(session: Session, scope: BatchScope, case_id: str) -> PreparedCase:
+    """A stored case. Raises `NotFoundError` if the batch has none of that id.
+
+    Rows are kept for the stretches of the same case that follow; values are decoded each time,
+    because a node may change what it is given.
+    """
+    stored = scope.recent_cases.get(case_id)
+    if stored is None:
+        stored = _stored_case(session, scope.batch_id, case_id)
+        if len(scope.recent_cases) >= _RECENT:
+            scope.recent_cases.clear()
+        scope.recent_cases[case_id] = stored
+    data = session.codec.load(stored.encoding, stored.payload)
+    return PreparedCase(
+        case=_case(case_id, data), fingerprint=stored.fingerprint, commit_id=data["commit_id"]
+    )
+
+
+def _stored_case(session: Session, batch_id: str, case_id: str) -> StoredCase:
     with session.open_uow() as uow:
         stored = uow.cases.get(batch_id, case_id)
         if stored is None:
             known = [found.case_id for found in uow.cases.list(batch_id)]
             raise NotFoundError("case", case_id, known)
-    data = session.codec.load(stored.encoding, stored.payload)
-    return PreparedCase(
-        case=_case(case_id, data), fingerprint=stored.fingerprint, commit_id=data["commit_id"]
-    )
+    return stored
 
 
 def _case(case_id: str, data: Mapping[str, Any]) -> Case:

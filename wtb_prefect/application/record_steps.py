@@ -3,6 +3,11 @@
 The order of every record is blobs durable -> checkpoint (or pending writes) -> one transaction
 with execution, boundary, file and outbox rows. A crash between two of them leaves the ledger
 behind the stores, never ahead, and resuming rewinds the stores to what the ledger says.
+
+The transaction of a super-step is written when the next node body is about to run, or together
+with the end of the execution: nothing can be lost in between but what no body has done. The last
+step, a fork, and LangGraph's two checkpoints before the first node so cost no transaction of
+their own.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from wtb_prefect.domain.execution import Execution, NodeFailure
+from wtb_prefect.domain.execution import Execution, Lineage, NodeFailure
 from wtb_prefect.domain.file_processing import (
     CheckpointFileLink,
     FileCommit,
@@ -44,6 +49,17 @@ class _Visit:
     finished: bool = False
     saved: bool = False
     error: NodeFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """The rows of one checkpoint, or of one set of pending writes."""
+
+    boundaries: list[NodeBoundary]
+    exits: list[str]
+    link: CheckpointFileLink
+    commit: FileCommit | None
+    events: list[OutboxEvent]
 
 
 @dataclass(slots=True)
@@ -79,6 +95,7 @@ class StepRecorder:
     _uncounted: int = 0
     _bodies_lock: threading.Lock = field(default_factory=threading.Lock)
     _commit: FileCommit | None = None
+    _unwritten: list[_Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.head = self.execution.head
@@ -86,7 +103,9 @@ class StepRecorder:
         self.commit_id = self.execution.commit_id
 
     def task_started(self, task: TaskStart) -> None:
-        """See `StepObserver.task_started`."""
+        """See `StepObserver.task_started`; what bodies did before has to be durable first."""
+        if any(record.boundaries for record in self._unwritten):
+            self.flush()
         self._visits[task.task_id] = _Visit(
             task.node, task.replayed, self.clock.now(), self.clock.elapsed()
         )
@@ -118,12 +137,9 @@ class StepRecorder:
         visit = self._visits.get(task_id)
         if visit is None or self.head is None:
             return
-        with self.open_uow(write=True) as uow:
-            self._begin(uow)
-            uow.node_boundaries.save_many([self._boundary(task_id, visit, None)])
-            self._write_files(uow, self.head, None, pending=True)
-            self._advance(uow)
-            uow.commit()
+        boundary = self._boundary(task_id, visit, None)
+        self._record([boundary], [], self.head, None, pending=True)
+        self.flush()
         visit.saved = True
 
     def task_failed(self, task_id: str, error: NodeFailure) -> None:
@@ -168,19 +184,27 @@ class StepRecorder:
     def checkpoint_saved(
         self, checkpoint_id: CheckpointId, parent_id: CheckpointId | None, step: int
     ) -> None:
-        """See `StepObserver.checkpoint_saved`: the super-step's transaction."""
-        with self.open_uow(write=True) as uow:
-            self._begin(uow)
-            self._write_boundaries(uow, checkpoint_id)
-            self._write_files(uow, checkpoint_id, parent_id, pending=False, step=step)
-            self.head, self.step = checkpoint_id, step
-            self._advance(uow)
-            uow.commit()
+        """See `StepObserver.checkpoint_saved`."""
+        boundaries, exits = self._ended_visits(checkpoint_id)
+        self._record(boundaries, exits, checkpoint_id, parent_id, pending=False, step=step)
+        self.head, self.step = checkpoint_id, step
         self._visits.clear()
 
-    def write_failures(self, uow: UnitOfWork) -> None:
-        """Adds the boundaries of visits that ended in an error, within the caller's transaction."""
-        self._begin(uow)
+    def begin_at(self, lineage: Lineage) -> None:
+        """Notes where a fork begins; written with what follows."""
+        self._record([], [], lineage.checkpoint_id, None, pending=False, claimed=False)
+
+    def flush(self) -> None:
+        """Writes what is not in the ledger yet, in one transaction."""
+        if self._unwritten or self.unsaved_execution:
+            with self.open_uow(write=True) as uow:
+                self._write(uow)
+                uow.commit()
+            self._unwritten.clear()
+
+    def write_end(self, uow: UnitOfWork) -> None:
+        """Writes what is left, failed visits included, within the caller's transaction."""
+        self._write(uow)
         failed = [
             self._boundary(task_id, visit, None)
             for task_id, visit in self._visits.items()
@@ -197,22 +221,38 @@ class StepRecorder:
             visit.calls = 1
             self._uncounted += 1
 
-    def _begin(self, uow: UnitOfWork) -> None:
+    def _write(self, uow: UnitOfWork) -> None:
         if self.unsaved_execution:
             uow.executions.save(self.execution)
             self.unsaved_execution = False
+        for record in self._unwritten:
+            if record.boundaries:
+                uow.node_boundaries.save_many(record.boundaries)
+            if record.exits:
+                uow.node_boundaries.set_exit(
+                    self.execution.execution_id, record.exits, record.link.checkpoint_id
+                )
+            if record.commit is not None:
+                uow.file_commits.add(record.commit)
+            uow.checkpoint_files.save(record.link)
+            uow.outbox.add_many(record.events)
+        if self._unwritten and self.head is not None:
+            uow.executions.advance(
+                self.execution.execution_id,
+                self.head,
+                self.step,
+                self.commit_id,
+                self._take_bodies(),
+            )
 
-    def _write_boundaries(self, uow: UnitOfWork, checkpoint_id: CheckpointId) -> None:
+    def _ended_visits(self, checkpoint_id: CheckpointId) -> tuple[list[NodeBoundary], list[str]]:
+        """Boundaries of visits that this checkpoint ends: new ones, and the tasks of saved ones."""
         fresh = [
             self._boundary(task_id, visit, checkpoint_id)
             for task_id, visit in self._visits.items()
             if visit.finished and not visit.saved and not visit.replayed
         ]
-        if fresh:
-            uow.node_boundaries.save_many(fresh)
-        saved = [task_id for task_id, visit in self._visits.items() if visit.saved]
-        if saved:
-            uow.node_boundaries.set_exit(self.execution.execution_id, saved, checkpoint_id)
+        return fresh, [task_id for task_id, visit in self._visits.items() if visit.saved]
 
     def _boundary(
         self, task_id: str, visit: _Visit, exit_checkpoint: CheckpointId | None
@@ -236,34 +276,33 @@ class StepRecorder:
             output_tokens=visit.usage[1],
         )
 
-    def _write_files(
+    def _record(
         self,
-        uow: UnitOfWork,
+        boundaries: list[NodeBoundary],
+        exits: list[str],
         checkpoint_id: CheckpointId,
         parent_id: CheckpointId | None,
         *,
         pending: bool,
         step: int | None = None,
+        claimed: bool = True,
     ) -> None:
         now = self.clock.now()
-        events = []
-        if self._commit is not None:
-            uow.file_commits.add(self._commit)
-            self.commit_id = self._commit.commit_id
+        events: list[OutboxEvent] = []
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            self.commit_id = commit.commit_id
             events.append(self._event(OutboxEventType.FILE_COMMIT_VERIFY, self.commit_id, now))
-            self._commit = None
-        uow.checkpoint_files.save(
-            CheckpointFileLink(
-                execution_id=self.execution.execution_id,
-                checkpoint_id=checkpoint_id,
-                commit_id=self.commit_id,
-                pending=pending,
-                sequence=self.sequence,
-                step=self.step if step is None else step,
-                created_at=now,
-                parent_checkpoint_id=parent_id,
-                nodes=tuple(v.node for v in self._visits.values() if v.finished or v.replayed),
-            )
+        link = CheckpointFileLink(
+            execution_id=self.execution.execution_id,
+            checkpoint_id=checkpoint_id,
+            commit_id=self.commit_id,
+            pending=pending,
+            sequence=self.sequence,
+            step=self.step if step is None else step,
+            created_at=now,
+            parent_checkpoint_id=parent_id,
+            nodes=tuple(v.node for v in self._visits.values() if v.finished or v.replayed),
         )
         self.sequence += 1
         if not pending:
@@ -271,7 +310,15 @@ class StepRecorder:
         if self.commit_id is not None:
             subject = f"{checkpoint_id}:{self.commit_id}"
             events.append(self._event(OutboxEventType.CHECKPOINT_FILE_LINK_VERIFY, subject, now))
-        uow.outbox.add_many(events)
+        self._unwritten.append(
+            _Record(
+                boundaries=boundaries,
+                exits=exits,
+                link=link,
+                commit=commit,
+                events=events if claimed else [],
+            )
+        )
 
     def _event(self, kind: OutboxEventType, subject: str, now: datetime) -> OutboxEvent:
         execution_id = self.execution.execution_id
@@ -282,16 +329,6 @@ class StepRecorder:
             payload={"execution_id": execution_id, "subject": subject},
             created_at=now,
         )
-
-    def _advance(self, uow: UnitOfWork) -> None:
-        if self.head is not None:
-            uow.executions.advance(
-                self.execution.execution_id,
-                self.head,
-                self.step,
-                self.commit_id,
-                self._take_bodies(),
-            )
 
     def _take_bodies(self) -> int:
         """Node bodies called since the last time this was asked."""

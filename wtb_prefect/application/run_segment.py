@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from wtb_prefect.domain.execution import (
     ExecutionStatus,
     Lineage,
 )
-from wtb_prefect.domain.file_processing import CheckpointFileLink, FileMemento
+from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
@@ -26,6 +27,8 @@ from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKin
 from wtb_prefect.domain.outbox import AuditEntry
 from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import LedgerError
+
+_VISIBLE_SECONDS = 0.5
 
 _STATUS = {
     StopKind.COMPLETED: ExecutionStatus.COMPLETED,
@@ -49,7 +52,7 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
     What the ledger has already is not run again: a finished leaf answers its cells, a finished
     trunk gives its children, an interrupted execution goes on from its last record.
     """
-    prepared = load_case(session, scope.batch_id, item.case_id)
+    prepared = load_case(session, scope, item.case_id)
     stretch = stretch_of(
         item,
         scope.combinations,
@@ -59,9 +62,14 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
     )
     with session.open_uow() as uow:
         known = uow.executions.get(stretch.execution_id)
+        parent = uow.executions.get(item.parent_id) if item.parent_id else None
     if known is not None and known.status.is_final:
         return await _already_done(item, known, prepared, scope, session)
-    return await _run(item, stretch, known, prepared, scope, session)
+    if known is not None and known.head is not None:
+        execution, links = _rewound(known, session)
+    else:
+        execution, links = _start(item, stretch, parent, prepared, scope, session), 0
+    return await _run(item, execution, links, prepared, scope, session)
 
 
 async def _already_done(
@@ -105,13 +113,12 @@ def _children(item: WorkItem, trunk: Execution, scope: BatchScope) -> tuple[Work
 
 async def _run(
     item: WorkItem,
-    stretch: Stretch,
-    known: Execution | None,
+    execution: Execution,
+    links: int,
     prepared: PreparedCase,
     scope: BatchScope,
     session: Session,
 ) -> SegmentOutcome:
-    execution, links = _start(item, stretch, known, prepared, scope, session)
     resumed = execution.head is not None
     tree = _tree(session, execution.commit_id)
     workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
@@ -123,22 +130,30 @@ async def _run(
         clock=session.clock,
         fingerprint=session.engine.variant_fingerprint,
         sequence=links,
-        unsaved_execution=not resumed,
+        unsaved_execution=links == 0,
     )
+    if execution.lineage is not None and links == 0:
+        recorder.begin_at(execution.lineage)
+    # One that lasts is seen in the ledger while it runs; short ones are written once, at the end.
+    visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.flush)
     began = session.clock.elapsed()
     request = Advance(
         thread_id=thread_id(execution.execution_id),
-        choices=stretch.choices,
-        gated=frozenset(stretch.gated),
+        choices=execution.choices,
+        gated=frozenset(execution.gated),
         input=None if resumed else prepared.case.state,
         step=execution.step,
         workspace=workspace,
         tags={"wtb_case_id": item.case_id, "wtb_execution_id": execution.execution_id},
     )
-    stop = await session.engine.advance(request, recorder)
+    try:
+        stop = await session.engine.advance(request, recorder)
+    finally:
+        visible.cancel()
     ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
     results: list[EvaluationResult] = []
-    if stop.kind is StopKind.COMPLETED:
+    if stop.kind is StopKind.COMPLETED and session.evaluators:
+        recorder.flush()  # evaluators see every boundary, and may take long
         results = await _score(ended, prepared, session, workspace.path)
     _record_end(item, ended, recorder, results, scope, session)
     session.announce(ended)
@@ -151,16 +166,16 @@ async def _run(
 def _start(
     item: WorkItem,
     stretch: Stretch,
-    known: Execution | None,
+    parent: Execution | None,
     prepared: PreparedCase,
     scope: BatchScope,
     session: Session,
-) -> tuple[Execution, int]:
-    """The execution to run and the number of its file links: fresh, forked or resumed."""
-    if known is not None and known.head is not None:
-        return _rewound(known, session)
-    session.checkpoints.delete(thread_id(stretch.execution_id))
-    parent = _parent(item, session)
+) -> Execution:
+    """A new execution: from the start, or forked."""
+    thread = thread_id(stretch.execution_id)
+    if session.checkpoints.latest(thread) is not None:
+        # A crash between a checkpoint and its row: to the ledger this execution never began.
+        session.checkpoints.delete(thread)
     execution = Execution(
         execution_id=stretch.execution_id,
         workflow_id=session.project.workflow_id,
@@ -177,27 +192,20 @@ def _start(
         unshared_reason=item.unshared_reason,
         metadata={"combinations": list(item.combinations)},
     )
-    if parent is None:
-        return execution, 0
+    if item.parent_id is None:
+        return execution
+    if parent is None or parent.head is None:
+        raise LedgerError(f"execution {item.parent_id}, to be forked, is not in the ledger")
     return _forked(execution, parent, session)
 
 
-def _parent(item: WorkItem, session: Session) -> Execution | None:
-    if item.parent_id is None:
-        return None
-    with session.open_uow() as uow:
-        parent = uow.executions.get(item.parent_id)
-    if parent is None or parent.head is None:
-        raise LedgerError(f"execution {item.parent_id}, to be forked, is not in the ledger")
-    return parent
-
-
-def _forked(execution: Execution, parent: Execution, session: Session) -> tuple[Execution, int]:
-    """Copies the parent's head into the new thread, then records that it was done."""
+def _forked(execution: Execution, parent: Execution, session: Session) -> Execution:
+    """Copies the parent's head into the new thread. Its row follows: a fork without one is made
+    again."""
     assert parent.head is not None
     thread = thread_id(execution.execution_id)
     session.checkpoints.fork(thread_id(parent.execution_id), parent.head, thread)
-    forked = replace(
+    return replace(
         execution,
         lineage=Lineage(
             parent_id=parent.execution_id, checkpoint_id=parent.head, commit_id=parent.commit_id
@@ -206,21 +214,6 @@ def _forked(execution: Execution, parent: Execution, session: Session) -> tuple[
         step=parent.step,
         commit_id=parent.commit_id,
     )
-    with session.open_uow(write=True) as uow:
-        uow.executions.save(forked)
-        uow.checkpoint_files.save(
-            CheckpointFileLink(
-                execution_id=forked.execution_id,
-                checkpoint_id=parent.head,
-                commit_id=parent.commit_id,
-                pending=False,
-                sequence=0,
-                step=parent.step,
-                created_at=session.clock.now(),
-            )
-        )
-        uow.commit()
-    return forked, 1
 
 
 def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
@@ -277,7 +270,7 @@ def _record_end(
     session: Session,
 ) -> None:
     with session.open_uow(write=True) as uow:
-        recorder.write_failures(uow)
+        recorder.write_end(uow)
         total = ended.node_executions + recorder.spent.bodies
         uow.executions.save(replace(ended, node_executions=total))
         if ended.kind is not ExecutionKind.SEGMENT:
@@ -303,7 +296,7 @@ def _resolve(uow: UnitOfWork, item: WorkItem, scope: BatchScope, execution: Exec
 async def _score(
     execution: Execution, prepared: PreparedCase, session: Session, workspace: Callable[[], Path]
 ) -> list[EvaluationResult]:
-    if not session.evaluators or execution.head is None:
+    if execution.head is None:
         return []
     state = session.engine.state(thread_id(execution.execution_id), execution.head)
     with session.open_uow() as uow:

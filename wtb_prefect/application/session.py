@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from wtb_prefect.domain.batch_test import Case, VariantCombination
+from wtb_prefect.domain.batch_test import Case, StoredCase, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.identifiers import stable_id
@@ -65,6 +65,7 @@ class BatchScope:
     batch_id: str
     combinations: Mapping[str, VariantCombination]
     roots: Sequence[str]
+    recent_cases: dict[str, StoredCase] = field(default_factory=dict)
 
     def cell_id(self, case_id: str, repeat: int, combination: str) -> str:
         """The id of a cell: made from its place in the batch."""

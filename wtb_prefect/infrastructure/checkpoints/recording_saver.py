@@ -21,7 +21,9 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from wtb_prefect.domain.execution import NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
+from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
+from wtb_prefect.infrastructure.workflow.turns import Turn
 
 SPECIAL_CHANNELS = frozenset((ERROR, INTERRUPT, RESUME))
 
@@ -31,9 +33,12 @@ class Watch:
     """One thread under observation: its observer, and what the probe needs to know."""
 
     observer: StepObserver
+    turn: Turn
+    workspace: Workspace
     step: int = -2
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     keep_all_writes: bool = False
+    replayed: frozenset[str] | None = None
     live_writes: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
     interrupted: bool = False
 
@@ -68,8 +73,13 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
             return self.saver.get_tuple(config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """As the saver."""
-        return self.get_tuple(config)
+        """As the saver; what a watched thread starts with tells which tasks are not run again."""
+        found = self.get_tuple(config)
+        watch = self._of(config)
+        if watch is not None and watch.replayed is None:
+            writes = (found.pending_writes or ()) if found is not None else ()
+            watch.replayed = frozenset(t for t, c, _ in writes if c not in SPECIAL_CHANNELS)
+        return found
 
     def list(self, config: RunnableConfig | None, **options: Any) -> Iterator[CheckpointTuple]:
         """As the saver."""
@@ -119,10 +129,13 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         watch = self._of(config)
         if watch is None:
             return self.put(config, checkpoint, metadata, new_versions)
+        if watch.workspace.is_made:
+            watch.turn.give_up()  # storing files waits for the disk: others may go on
         async with watch.order:
             await watch.observer.checkpoint_coming()
             saved = self.put(config, checkpoint, metadata, new_versions)
             watch.step = metadata["step"]
+            watch.turn.step_ended()
             watch.live_writes.clear()
             parent = config["configurable"].get("checkpoint_id")
             watch.observer.checkpoint_saved(

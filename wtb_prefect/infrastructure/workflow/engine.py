@@ -33,7 +33,6 @@ from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     config_for,
 )
 from wtb_prefect.infrastructure.checkpoints.recording_saver import (
-    SPECIAL_CHANNELS,
     RecordingSaver,
     Watch,
     failure_of,
@@ -45,6 +44,7 @@ from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.gate import make_gate
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.same_value import difference
+from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
 RECURSION_LIMIT = 25
 """Super-steps an execution may take, its shared prefix included (LangGraph's own default is used
@@ -66,6 +66,7 @@ class LangGraphEngine:
         self._workflow = workflow
         self._variants = {(variant.node, variant.name): variant for variant in variants}
         self._saver = RecordingSaver(store.saver)
+        self._line = Line()
         self._recursion_limit = recursion_limit
         self._counts_steps = inspect_graph.has_managed_steps(source.builder)
         self._compiled: dict[tuple[Any, ...], CompiledStateGraph[Any, Any, Any, Any]] = {}
@@ -111,18 +112,25 @@ class LangGraphEngine:
     async def advance(self, request: Advance, observer: StepObserver) -> Stop:
         """See `WorkflowEngine.advance`."""
         graph = self._graph(request.choices, request.gated)
-        replayed = self._pending_tasks(request)
-        watch = Watch(observer, step=request.step, keep_all_writes=self._needs_all_writes())
-        context = BodyContext(request.workspace, observer)
+        turn = Turn(self._line)
+        watch = Watch(
+            observer,
+            turn,
+            request.workspace,
+            request.step,
+            keep_all_writes=self._needs_all_writes(),
+        )
+        context = BodyContext(request.workspace, observer, turn)
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)
         try:
-            await self._stream(graph, request, watch, replayed)
+            await self._stream(graph, request, watch)
         except InfrastructureError:
             raise
         except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
             return Stop(kind=StopKind.FAILED, error=failure_of(exc, None))
         finally:
+            turn.give_up()
             self._saver.unwatch(request.thread_id)
             body_context.reset(token)
         if watch.interrupted:
@@ -150,7 +158,6 @@ class LangGraphEngine:
         graph: CompiledStateGraph[Any, Any, Any, Any],
         request: Advance,
         watch: Watch,
-        replayed: frozenset[str],
     ) -> None:
         """Runs the loop. Only task starts matter here: they arrive before any body of the step.
 
@@ -168,11 +175,12 @@ class LangGraphEngine:
                 async for event in events:
                     if "triggers" in event:
                         self._check_limit(watch)
+                        watch.turn.begin(event["id"])
                         watch.observer.task_started(
                             TaskStart(
                                 task_id=event["id"],
                                 node=event["name"],
-                                replayed=event["id"] in replayed,
+                                replayed=event["id"] in (watch.replayed or ()),
                             )
                         )
             except GraphRecursionError:
@@ -205,13 +213,6 @@ class LangGraphEngine:
         if step < 0 or not self._counts_steps:
             return self._recursion_limit
         return max(1, self._recursion_limit - step - 2)
-
-    def _pending_tasks(self, request: Advance) -> frozenset[str]:
-        if request.input is not None:
-            return frozenset()
-        found = self._saver.get_tuple(config_for(request.thread_id))
-        writes = (found.pending_writes or ()) if found is not None else ()
-        return frozenset(task for task, channel, _ in writes if channel not in SPECIAL_CHANNELS)
 
     def _needs_all_writes(self) -> bool:
         # A DeltaChannel is rebuilt from the writes between two snapshots.

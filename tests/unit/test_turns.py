@@ -1,0 +1,68 @@
+"""First come, first served between node bodies, and nobody is left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from wtb_prefect.infrastructure.workflow.turns import Line, Turn
+
+
+def test_turns_are_given_in_the_order_asked_for() -> None:
+    """And one at a time."""
+    order: list[str] = []
+
+    async def stretch(name: str, line: Line) -> None:
+        turn = Turn(line)
+        turn.begin(name)
+        await turn.take()
+        order.append(f"{name} in")
+        await asyncio.sleep(0)
+        order.append(f"{name} out")
+        turn.give_up()
+
+    async def main() -> None:
+        line = Line()
+        await asyncio.gather(*(stretch(name, line) for name in "abc"))
+
+    asyncio.run(main())
+    assert order == ["a in", "a out", "b in", "b out", "c in", "c out"]
+
+
+def test_siblings_take_no_turn() -> None:
+    """A step with another body running must not hold up other stretches."""
+
+    async def main() -> bool:
+        line = Line()
+        siblings, other = Turn(line), Turn(line)
+        siblings.begin("a")
+        siblings.begin("b")
+        await siblings.take()
+        other.begin("c")
+        await asyncio.wait_for(other.take(), 1)
+        return True
+
+    assert asyncio.run(main())
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_a_cancelled_stretch_leaves_the_line(granted: bool) -> None:
+    """Cancelled while waiting, or in the moment its turn came: the next one gets it."""
+
+    async def main() -> bool:
+        line = Line()
+        await line.acquire()
+        leaving = asyncio.create_task(line.acquire())
+        await asyncio.sleep(0)
+        if granted:
+            line.release()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        if not granted:
+            line.release()
+        await asyncio.wait_for(line.acquire(), 1)
+        return True
+
+    assert asyncio.run(main())

@@ -1,0 +1,78 @@
+"""One stretch at a time between node bodies, so that waiting nodes stay out of step.
+
+Stretches that end their bodies together share the event loop turn by turn, and so are all held up
+for as long as all of them take; they then start their next bodies together, and are in step for
+good: with four in flight each node of 50 ms took 72 ms. First come, first served spreads them out
+within one round, and each takes 57 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+
+class Line:
+    """A first-in, first-out lock that belongs to no event loop while nobody waits."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Waits for all that came before."""
+        if not self._held:
+            self._held = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()  # it came just as the task was cancelled
+            raise
+
+    def release(self) -> None:
+        """Lets the next one go on."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._held = False
+
+
+@dataclass(slots=True)
+class Turn:
+    """One stretch's place in the line: taken when a body ends, given up before the next begins.
+
+    Only a task that is alone in its super-step takes it: what follows is work without waiting.
+    Among siblings the step may still wait for a body, and a turn held meanwhile would block all.
+    """
+
+    line: Line
+    running: set[str] = field(default_factory=set)
+    _mine: bool = False
+
+    def begin(self, task_id: str) -> None:
+        """A task of the super-step is about to run."""
+        self.give_up()
+        self.running.add(task_id)
+
+    def step_ended(self) -> None:
+        """The super-step's checkpoint is saved."""
+        self.running.clear()
+
+    async def take(self) -> None:
+        """Waits for the turn, if the task is alone in its step."""
+        if len(self.running) == 1 and not self._mine:
+            await self.line.acquire()
+            self._mine = True
+
+    def give_up(self) -> None:
+        """Lets others go on."""
+        if self._mine:
+            self._mine = False
+            self.line.release()
