@@ -11,6 +11,7 @@ from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.domain.batch_test import Case, StoredCase
 from wtb_prefect.domain.file_processing import FileCommit, FileMemento, commit_id_of
 from wtb_prefect.domain.identifiers import digest
+from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.errors import NotFoundError
 
 _RECENT = 64
@@ -57,7 +58,7 @@ def load_cases(session: Session, batch_id: str) -> list[Case]:
     return [_case(s.case_id, session.codec.load(s.encoding, s.payload)) for s in stored]
 
 
-def load_case(session: Session, scope: BatchScope, case_id: str) -> PreparedCase:
+def load_case(uow: UnitOfWork, session: Session, scope: BatchScope, case_id: str) -> PreparedCase:
     """A stored case. Raises `NotFoundError` if the batch has none of that id.
 
     Rows are kept for the stretches of the same case that follow; values are decoded each time,
@@ -65,7 +66,7 @@ def load_case(session: Session, scope: BatchScope, case_id: str) -> PreparedCase
     """
     stored = scope.recent_cases.get(case_id)
     if stored is None:
-        stored = _stored_case(session, scope.batch_id, case_id)
+        stored = _stored_case(uow, scope.batch_id, case_id)
         if len(scope.recent_cases) >= _RECENT:
             scope.recent_cases.clear()
         scope.recent_cases[case_id] = stored
@@ -75,12 +76,11 @@ def load_case(session: Session, scope: BatchScope, case_id: str) -> PreparedCase
     )
 
 
-def _stored_case(session: Session, batch_id: str, case_id: str) -> StoredCase:
-    with session.open_uow() as uow:
-        stored = uow.cases.get(batch_id, case_id)
-        if stored is None:
-            known = [found.case_id for found in uow.cases.list(batch_id)]
-            raise NotFoundError("case", case_id, known)
+def _stored_case(uow: UnitOfWork, batch_id: str, case_id: str) -> StoredCase:
+    stored = uow.cases.get(batch_id, case_id)
+    if stored is None:
+        known = [found.case_id for found in uow.cases.list(batch_id)]
+        raise NotFoundError("case", case_id, known)
     return stored
 
 

@@ -25,13 +25,13 @@ from wtb_prefect.domain.file_processing import (
     FileMemento,
     commit_id_of,
 )
-from wtb_prefect.domain.identifiers import CheckpointId, stable_id
+from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.clock import Clock
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import TaskStart
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
-from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType
+from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
 from wtb_prefect.domain.workflow import ORIGINAL
 
 
@@ -120,8 +120,9 @@ class StepRecorder:
     async def task_finished(self, task_id: str, usage: tuple[int, int]) -> bool:
         """See `StepObserver.task_finished`."""
         visit = self._visits.get(task_id)
-        if visit is None:  # LangGraph's own writes for the input, not a node's
-            return True
+        if visit is None:
+            # LangGraph's own task, for the input; with no node beside it its checkpoint follows.
+            return bool(self._visits)
         self._end(visit)
         visit.usage = usage
         self.spent.input_tokens += usage[0]
@@ -323,7 +324,7 @@ class StepRecorder:
     def _event(self, kind: OutboxEventType, subject: str, now: datetime) -> OutboxEvent:
         execution_id = self.execution.execution_id
         return OutboxEvent(
-            event_id=stable_id("outbox", kind, execution_id, subject),
+            event_id=event_id(kind, execution_id, subject),
             type=kind,
             aggregate_id=execution_id,
             payload={"execution_id": execution_id, "subject": subject},

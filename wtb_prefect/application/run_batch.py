@@ -21,7 +21,7 @@ from wtb_prefect.domain.interfaces.segment_runner import (
     WorkItem,
 )
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
-from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxEventType
+from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxEventType, event_id
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import BatchBusyError, NotFoundError
 
@@ -106,7 +106,7 @@ def _write_request(
 
 def _commit_claim(commit: FileCommit, session: Session) -> OutboxEvent:
     return OutboxEvent(
-        event_id=stable_id("outbox", OutboxEventType.FILE_COMMIT_VERIFY, commit.commit_id),
+        event_id=event_id(OutboxEventType.FILE_COMMIT_VERIFY, commit.commit_id, "start"),
         type=OutboxEventType.FILE_COMMIT_VERIFY,
         aggregate_id=commit.commit_id,
         payload={"execution_id": None, "subject": commit.commit_id},

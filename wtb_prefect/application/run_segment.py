@@ -52,15 +52,15 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
     What the ledger has already is not run again: a finished leaf answers its cells, a finished
     trunk gives its children, an interrupted execution goes on from its last record.
     """
-    prepared = load_case(session, scope, item.case_id)
-    stretch = stretch_of(
-        item,
-        scope.combinations,
-        scope.batch_id,
-        (*scope.roots, prepared.fingerprint, prepared.commit_id or ""),
-        session.engine.variant_fingerprint,
-    )
     with session.open_uow() as uow:
+        prepared = load_case(uow, session, scope, item.case_id)
+        stretch = stretch_of(
+            item,
+            scope.combinations,
+            scope.batch_id,
+            (*scope.roots, prepared.fingerprint, prepared.commit_id or ""),
+            session.engine.variant_fingerprint,
+        )
         known = uow.executions.get(stretch.execution_id)
         parent = uow.executions.get(item.parent_id) if item.parent_id else None
     if known is not None and known.status.is_final:

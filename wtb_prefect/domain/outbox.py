@@ -26,6 +26,11 @@ class OutboxStatus(StrEnum):
     FAILED = "FAILED"
 
 
+def event_id(kind: OutboxEventType, aggregate_id: str, subject: str) -> str:
+    """The id of a claim: the claim itself. (Hashing it into a UUID cost 0.3 ms a cell.)"""
+    return f"{kind}/{aggregate_id}/{subject}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEvent:
     """One claim. `event_id` is made from its content, so writing it twice is writing it once."""
