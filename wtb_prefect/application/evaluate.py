@@ -22,12 +22,12 @@ ARGUMENTS = ("state", "expected", "case", "execution", "boundaries", "workspace"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What evaluators may ask for. `workspace` is called only when one does."""
+    """What evaluators may ask for. `boundaries` and `workspace` are called only when one does."""
 
     state: Mapping[str, Any]
     case: Case
     execution: Execution
-    boundaries: Sequence[NodeBoundary]
+    boundaries: Callable[[], Sequence[NodeBoundary]]
     workspace: Callable[[], Any]
 
     def argument(self, name: str) -> Any:
@@ -35,7 +35,7 @@ class Evidence:
         if name == "expected":
             return self.case.expected
         value = getattr(self, name)
-        return value() if name == "workspace" else value
+        return value() if name in ("workspace", "boundaries") else value
 
 
 def check_evaluator(spec: EvaluatorSpec) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.evaluate import Evidence, evaluate
 from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
 from wtb_prefect.application.load_case import load_case
+from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.domain.evaluation import EvaluationResult
@@ -19,7 +22,6 @@ from wtb_prefect.domain.execution import (
     ExecutionStatus,
     Lineage,
 )
-from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
@@ -97,7 +99,7 @@ async def _missing_scores(
     have = {r.evaluator: r.fingerprint for r in recorded.get(known.execution_id, [])}
     if have == dict(session.evaluator_fingerprints):
         return None
-    tree = _tree(session, known.commit_id)
+    tree = CommitTree(session.open_uow, known.commit_id)
     workspace = session.workspaces.open(known.execution_id, _label(known), tree)
     try:
         return await _score(known, prepared, session, workspace.path)
@@ -120,7 +122,7 @@ async def _run(
     session: Session,
 ) -> SegmentOutcome:
     resumed = execution.head is not None
-    tree = _tree(session, execution.commit_id)
+    tree = CommitTree(session.open_uow, execution.commit_id)
     workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
     recorder = StepRecorder(
         execution=execution,
@@ -299,26 +301,16 @@ async def _score(
     if execution.head is None:
         return []
     state = session.engine.state(thread_id(execution.execution_id), execution.head)
-    with session.open_uow() as uow:
-        line = uow.executions.lineage(execution.execution_id)
-        found = uow.node_boundaries.list_many([ancestor.execution_id for ancestor in line])
     evidence = Evidence(
         state=state.values,
         case=prepared.case,
         execution=execution,
-        boundaries=[b for ancestor in line for b in found.get(ancestor.execution_id, [])],
+        boundaries=partial(read_boundaries, session.open_uow, execution.execution_id),
         workspace=workspace,
     )
     return await evaluate(
         session.evaluators, session.evaluator_fingerprints, evidence, session.clock.now()
     )
-
-
-def _tree(session: Session, commit_id: str | None) -> dict[str, FileMemento]:
-    if commit_id is None:
-        return {}
-    with session.open_uow() as uow:
-        return uow.file_commits.tree(commit_id)
 
 
 def _label(execution: Execution) -> str:
