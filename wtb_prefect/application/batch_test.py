@@ -62,11 +62,11 @@ async def run_batch_test(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     plan = claim_batch(plan, base, run, session)
-    if run.on_plan is not None:
-        run.on_plan(plan)
     bodies = 0
     status: BatchStatus | None = BatchStatus.FAILED
     try:
+        if run.on_plan is not None:
+            run.on_plan(plan)
         items = root_items(plan)
         if items:
             bodies = await run_items(items, make_runner(scope_of(plan)), plan, session)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -33,6 +34,7 @@ from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
 from wtb_prefect.domain.workflow import ORIGINAL
+from wtb_prefect.errors import InfrastructureError
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class StepRecorder:
 
     def task_started(self, task: TaskStart) -> None:
         """See `StepObserver.task_started`; what bodies did before has to be durable first."""
-        if any(record.boundaries for record in self._unwritten):
+        if any(record.boundaries or record.exits for record in self._unwritten):
             self.flush()
         self._visits[task.task_id] = _Visit(
             task.node, task.replayed, self.clock.now(), self.clock.elapsed()
@@ -199,13 +201,21 @@ class StepRecorder:
         """Writes what is not in the ledger yet, in one transaction."""
         if self._unwritten or self.unsaved_execution:
             with self.open_uow(write=True) as uow:
-                self._write(uow)
+                bodies = self._write(uow)
                 uow.commit()
-            self._unwritten.clear()
+            self._written(bodies)
+
+    def show(self) -> None:
+        """The same for onlookers: a ledger that is busy now will have it with the next record."""
+        with suppress(InfrastructureError):
+            self.flush()
 
     def write_end(self, uow: UnitOfWork) -> None:
         """Writes what is left, failed visits included, within the caller's transaction."""
-        self._write(uow)
+        self._written(self._write(uow))
+        with self._bodies_lock:
+            self.spent.bodies += self._uncounted
+            self._uncounted = 0
         failed = [
             self._boundary(task_id, visit, None)
             for task_id, visit in self._visits.items()
@@ -213,7 +223,6 @@ class StepRecorder:
         ]
         if failed:
             uow.node_boundaries.save_many(failed)
-        self._take_bodies()
 
     def _end(self, visit: _Visit) -> None:
         visit.finished = True
@@ -222,29 +231,40 @@ class StepRecorder:
             visit.calls = 1
             self._uncounted += 1
 
-    def _write(self, uow: UnitOfWork) -> None:
+    def _write(self, uow: UnitOfWork) -> int:
+        """Adds the rows; answers the node bodies they count. Nothing is forgotten before the
+        caller's transaction is committed."""
         if self.unsaved_execution:
             uow.executions.save(self.execution)
-            self.unsaved_execution = False
+        with self._bodies_lock:
+            bodies = self._uncounted
         for record in self._unwritten:
-            if record.boundaries:
-                uow.node_boundaries.save_many(record.boundaries)
-            if record.exits:
-                uow.node_boundaries.set_exit(
-                    self.execution.execution_id, record.exits, record.link.checkpoint_id
-                )
-            if record.commit is not None:
-                uow.file_commits.add(record.commit)
-            uow.checkpoint_files.save(record.link)
-            uow.outbox.add_many(record.events)
+            self._write_record(uow, record)
         if self._unwritten and self.head is not None:
             uow.executions.advance(
-                self.execution.execution_id,
-                self.head,
-                self.step,
-                self.commit_id,
-                self._take_bodies(),
+                self.execution.execution_id, self.head, self.step, self.commit_id, bodies
             )
+            return bodies
+        return 0
+
+    def _write_record(self, uow: UnitOfWork, record: _Record) -> None:
+        if record.boundaries:
+            uow.node_boundaries.save_many(record.boundaries)
+        if record.exits:
+            uow.node_boundaries.set_exit(
+                self.execution.execution_id, record.exits, record.link.checkpoint_id
+            )
+        if record.commit is not None:
+            uow.file_commits.add(record.commit)
+        uow.checkpoint_files.save(record.link)
+        uow.outbox.add_many(record.events)
+
+    def _written(self, bodies: int) -> None:
+        self.unsaved_execution = False
+        self._unwritten.clear()
+        with self._bodies_lock:
+            self._uncounted -= bodies
+        self.spent.bodies += bodies
 
     def _ended_visits(self, checkpoint_id: CheckpointId) -> tuple[list[NodeBoundary], list[str]]:
         """Boundaries of visits that this checkpoint ends: new ones, and the tasks of saved ones."""
@@ -253,7 +273,8 @@ class StepRecorder:
             for task_id, visit in self._visits.items()
             if visit.finished and not visit.saved and not visit.replayed
         ]
-        return fresh, [task_id for task_id, visit in self._visits.items() if visit.saved]
+        recorded = (task for task, visit in self._visits.items() if visit.saved or visit.replayed)
+        return fresh, list(recorded)
 
     def _boundary(
         self, task_id: str, visit: _Visit, exit_checkpoint: CheckpointId | None
@@ -330,10 +351,3 @@ class StepRecorder:
             payload={"execution_id": execution_id, "subject": subject},
             created_at=now,
         )
-
-    def _take_bodies(self) -> int:
-        """Node bodies called since the last time this was asked."""
-        with self._bodies_lock:
-            count, self._uncounted = self._uncounted, 0
-        self.spent.bodies += count
-        return count

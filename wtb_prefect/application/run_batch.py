@@ -53,7 +53,7 @@ def register_batch(
     Returns the plan as it was written. Raises `BatchBusyError` as `claim_batch` does.
     """
     with session.open_uow(write=True) as uow:
-        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), is_alive, None)
+        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), is_alive)
         written = _write_request(uow, plan, base, session)
         uow.commit()
     return written
@@ -70,7 +70,7 @@ def claim_batch(
         BatchBusyError: another live process owns the batch.
     """
     with session.open_uow(write=True) as uow:
-        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), run.is_alive, run.owner)
+        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), run.is_alive)
         written = _write_request(uow, plan, base, session)
         uow.batch_tests.own(plan.batch_id, run.owner, run.runner_name, session.clock.now())
         uow.audit_log.append(
@@ -260,9 +260,10 @@ def _has_ended(uow: UnitOfWork, cell_id: str) -> bool:
     return cell is not None and cell.status.is_final
 
 
-def _refuse_if_owned(known: BatchTest | None, is_alive: IsAlive, me: Owner | None) -> None:
+def _refuse_if_owned(known: BatchTest | None, is_alive: IsAlive) -> None:
+    # Also by this process: two calls at once would run the same executions twice.
     owner = known.owner if known is not None else None
-    if known is not None and owner is not None and owner != me and is_alive(owner):
+    if known is not None and owner is not None and is_alive(owner):
         raise BatchBusyError(
             f"batch {known.batch_id} is being run by process {owner.pid} on {owner.host}; "
             "wait for it to end, or stop it"

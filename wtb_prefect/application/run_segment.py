@@ -137,7 +137,7 @@ async def _run(
     if execution.lineage is not None and links == 0:
         recorder.begin_at(execution.lineage)
     # One that lasts is seen in the ledger while it runs; short ones are written once, at the end.
-    visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.flush)
+    visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.show)
     began = session.clock.elapsed()
     request = Advance(
         thread_id=thread_id(execution.execution_id),

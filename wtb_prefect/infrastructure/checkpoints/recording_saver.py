@@ -21,7 +21,6 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from wtb_prefect.domain.execution import NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
-from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
 from wtb_prefect.infrastructure.workflow.turns import Turn
 
@@ -34,7 +33,6 @@ class Watch:
 
     observer: StepObserver
     turn: Turn
-    workspace: Workspace
     step: int = -2
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     keep_all_writes: bool = False
@@ -129,13 +127,11 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         watch = self._of(config)
         if watch is None:
             return self.put(config, checkpoint, metadata, new_versions)
-        if watch.workspace.is_made:
-            watch.turn.give_up()  # storing files waits for the disk: others may go on
         async with watch.order:
-            await watch.observer.checkpoint_coming()
+            await watch.observer.checkpoint_coming()  # may wait for the disk: not in our turn
+            await watch.turn.take()
             saved = self.put(config, checkpoint, metadata, new_versions)
             watch.step = metadata["step"]
-            watch.turn.step_ended()
             watch.live_writes.clear()
             parent = config["configurable"].get("checkpoint_id")
             watch.observer.checkpoint_saved(

@@ -10,7 +10,6 @@ from typing import Any
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.errors import WTBError
-from wtb_prefect.infrastructure.workflow.turns import Turn
 
 
 @dataclass(slots=True)
@@ -19,7 +18,6 @@ class BodyContext:
 
     workspace: Workspace
     observer: StepObserver | None = None
-    turn: Turn | None = None
     gate_hits: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 

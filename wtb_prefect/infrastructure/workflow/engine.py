@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.topic import Topic
@@ -66,7 +68,8 @@ class LangGraphEngine:
         self._workflow = workflow
         self._variants = {(variant.node, variant.name): variant for variant in variants}
         self._saver = RecordingSaver(store.saver)
-        self._line = Line()
+        # Calls of one bench may run in several threads, each with a loop of its own.
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self._recursion_limit = recursion_limit
         self._counts_steps = inspect_graph.has_managed_steps(source.builder)
         self._compiled: dict[tuple[Any, ...], CompiledStateGraph[Any, Any, Any, Any]] = {}
@@ -112,15 +115,14 @@ class LangGraphEngine:
     async def advance(self, request: Advance, observer: StepObserver) -> Stop:
         """See `WorkflowEngine.advance`."""
         graph = self._graph(request.choices, request.gated)
-        turn = Turn(self._line)
+        turn = Turn(self._lines.setdefault(asyncio.get_running_loop(), Line()))
         watch = Watch(
             observer,
             turn,
-            request.workspace,
             request.step,
             keep_all_writes=self._needs_all_writes(),
         )
-        context = BodyContext(request.workspace, observer, turn)
+        context = BodyContext(request.workspace, observer)
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)
         try:
@@ -175,7 +177,7 @@ class LangGraphEngine:
                 async for event in events:
                     if "triggers" in event:
                         self._check_limit(watch)
-                        watch.turn.begin(event["id"])
+                        watch.turn.give_up()
                         watch.observer.task_started(
                             TaskStart(
                                 task_id=event["id"],

@@ -116,11 +116,7 @@ def _counted(runnable: RunnableCallable) -> RunnableCallable:
         @functools.wraps(afunc)
         async def acall(*args: Any, **kwargs: Any) -> Any:
             _report()
-            result = await afunc(*args, **kwargs)
-            context = body_context.get(None)
-            if context is not None and context.turn is not None:
-                await context.turn.take()
-            return result
+            return await afunc(*args, **kwargs)
 
         counted.afunc = acall
     return counted

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 class Line:
-    """A first-in, first-out lock that belongs to no event loop while nobody waits."""
+    """A first-in, first-out lock of one event loop."""
 
     def __init__(self) -> None:
         self._held = False
@@ -46,28 +46,15 @@ class Line:
 
 @dataclass(slots=True)
 class Turn:
-    """One stretch's place in the line: taken when a body ends, given up before the next begins.
-
-    Only a task that is alone in its super-step takes it: what follows is work without waiting.
-    Among siblings the step may still wait for a body, and a turn held meanwhile would block all.
-    """
+    """One stretch's place in the line: taken when a super-step's bodies, routers and writers are
+    done, given up before the next bodies begin. In between there is nothing to wait for."""
 
     line: Line
-    running: set[str] = field(default_factory=set)
     _mine: bool = False
 
-    def begin(self, task_id: str) -> None:
-        """A task of the super-step is about to run."""
-        self.give_up()
-        self.running.add(task_id)
-
-    def step_ended(self) -> None:
-        """The super-step's checkpoint is saved."""
-        self.running.clear()
-
     async def take(self) -> None:
-        """Waits for the turn, if the task is alone in its step."""
-        if len(self.running) == 1 and not self._mine:
+        """Waits for the turn."""
+        if not self._mine:
             await self.line.acquire()
             self._mine = True
 
