@@ -6,11 +6,10 @@ WTBError
 │   ├── GraphError           the graph does not compile, or cannot be used as it is
 │   └── StateError           a state that misses a key, or that cannot be checkpointed
 ├── BatchBusyError           another live process runs this batch
-├── InfrastructureError      a server, Ray, a disk or a database failed (exit status 4)
-│   ├── LedgerError          the ledger cannot be opened, read or written
-│   ├── CheckpointError      a checkpoint is missing or cannot be read
-│   └── FileTrackingError    a blob or a workspace is missing, damaged or cannot be written
-└── SegmentStoppedError      a stretch of execution ended in a way the ledger cannot describe
+└── InfrastructureError      a server, Ray, a disk or a database failed (exit status 4)
+    ├── LedgerError          the ledger cannot be opened, read or written
+    ├── CheckpointError      a checkpoint is missing or cannot be read
+    └── FileTrackingError    a blob or a workspace is missing, damaged or cannot be written
 """
 
 from __future__ import annotations
@@ -74,7 +73,3 @@ class CheckpointError(InfrastructureError):
 
 class FileTrackingError(InfrastructureError):
     """A blob or a workspace is missing, damaged or cannot be written."""
-
-
-class SegmentStoppedError(InfrastructureError):
-    """A stretch of execution ended in a way the ledger cannot describe."""

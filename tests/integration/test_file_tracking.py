@@ -387,9 +387,11 @@ def test_removing_goes_up_to_the_root_and_not_through_links(
     tracker: LocalFileTracker, tmp_path: Path
 ) -> None:
     write(tmp_path / "outside", {"kept": b"1"})
-    workspace = FolderWorkspaces(tmp_path / "forks", tracker).open("e-1", "a/b/c", {})
+    workspaces = FolderWorkspaces(tmp_path / "forks", tracker)
+    workspace = workspaces.open("e-1", "a/b/c", {})
     (workspace.path() / "link").symlink_to(tmp_path / "outside")
     workspace.remove()
+    workspaces.sweep()
     assert not list((tmp_path / "forks").iterdir())
     folder = workspace.path()
     folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -43,9 +44,14 @@ def publish_summary(report: BatchReport, plan: BatchPlan) -> None:
     """The batch's summary artifact, under a key of the batch: later runs are its versions."""
     create_markdown_artifact(
         markdown=summary_markdown(report, plan),
-        key=f"wtb-batch-{plan.batch_id}".lower(),
+        key=artifact_key("batch", plan.batch_id),
         description=f"{report.batch.name}: {len(report.cells)} cells",
     )
+
+
+def artifact_key(kind: str, batch_id: str) -> str:
+    """Prefect takes lower-case letters, digits and dashes."""
+    return f"wtb-{kind}-" + re.sub(r"[^a-z0-9]+", "-", batch_id.lower()).strip("-")
 
 
 def summary_markdown(report: BatchReport, plan: BatchPlan) -> str:
@@ -165,7 +171,7 @@ class ProgressArtifact:
         with optional("progress artifact not created"):
             created = create_progress_artifact(
                 progress=self._percent(),
-                key=f"wtb-progress-{self._plan.batch_id}".lower(),
+                key=artifact_key("progress", self._plan.batch_id),
                 description=f"cells of batch {self._plan.batch_id}",
             )
             assert isinstance(created, UUID)

@@ -21,6 +21,7 @@ from wtb_prefect.application.batch_test import BatchEnd, run_batch_test
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_request
 from wtb_prefect.application.read_results import BatchReport, read_report
 from wtb_prefect.application.run_batch import BatchRun
+from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
@@ -28,8 +29,6 @@ from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_blocking
 from wtb_prefect.infrastructure.processes import is_alive, this_process
-
-DEFAULT_PARALLEL = 8
 
 
 def run_name() -> str:

@@ -9,11 +9,10 @@ from prefect import get_run_logger, task
 from wtb_prefect.api.events import announce_execution
 from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
 from wtb_prefect.application.run_batch import stored_scope
-from wtb_prefect.application.run_chunk import run_chunk
+from wtb_prefect.application.run_chunk import first_failure, run_chunk
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.project import ProjectLocations
-from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.event_loop import run_blocking
 
 
@@ -33,16 +32,9 @@ def execute_chunk(
             result = run_blocking(run_chunk(work, scope, session, parallel))
         except BaseExceptionGroup as group:
             # The stretches of a chunk fail as a group; the first failure is the one to report.
-            raise _first(group) from None
+            raise first_failure(group) from None
     get_run_logger().info("%s items, %s node bodies", len(work.items), result.node_executions)
     return result_to_json(result)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        infrastructure, _ = error.split(InfrastructureError)
-        error = (infrastructure or error).exceptions[0]
-    return error
 
 
 @task(name="run-segments", persist_result=False)

@@ -76,4 +76,5 @@ async def run_batch_test(
         raise
     finally:
         final = close_batch(plan, session, bodies, status)
+        session.workspaces.sweep()
     return BatchEnd(plan=plan, status=final, node_executions=bodies)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from wtb_prefect.application.read_cases import Cases, read_cases
 from wtb_prefect.application.session import Session, cell_id_of
 from wtb_prefect.domain.batch_test import BatchCell, Case, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
-from wtb_prefect.domain.identifiers import digest, stable_id
+from wtb_prefect.domain.identifiers import digest, stable_id, valid_name
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow
 from wtb_prefect.errors import InvalidInputError, NotFoundError, StateError
@@ -125,6 +124,8 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         raise InvalidInputError(f"repeats is {request.repeats!r}; at least 1 is needed")
     cases = read_cases(request.cases)
     _check_states(cases, session)
+    if request.batch_id is not None:
+        valid_name("batch id", request.batch_id)
     batch_id = request.batch_id or _batch_id(session, combinations, cases, request.repeats)
     reuse = request.reuse or _reuse(request, session)
     identity = _Identity.of(session, workflow, base_commit)
@@ -201,13 +202,14 @@ def _check_states(cases: Sequence[Case], session: Session) -> None:
     for case in cases:
         try:
             session.engine.check_input(case.state)
+            session.codec.dump({"expected": case.expected, "metadata": dict(case.metadata)})
         except StateError as exc:
             raise StateError(f"case {case.id!r}: {exc}") from exc
 
 
 def _reuse(request: BatchRequest, session: Session) -> str:
     """Two kinds of names: a batch may be called like a project."""
-    if request.batch_id is not None:
+    if request.batch_id:
         return f"batch {request.batch_id}"
     return f"project {session.project.name}"
 
@@ -343,5 +345,5 @@ def _ancestors(workflow: TestWorkflow) -> dict[str, set[str]]:
                 continue
             seen.add(node)
             before[node].add(start)
-            stack.extend(itertools.chain(targets[node]))
+            stack.extend(targets[node])
     return before

@@ -109,7 +109,18 @@ def _files(files: Any) -> dict[str, Any]:
             raise InvalidInputError(f"'files': {path!r} is {kind}, not text or bytes")
         if isinstance(content, Path) and not content.is_file():
             raise InvalidInputError(f"'files': no file {content}")
+        if isinstance(content, str):
+            _check_text(path, content)
+        if any("/".join(parts[:end]) in files for end in range(1, len(parts))):
+            raise InvalidInputError(f"'files': {path!r} lies below another file of the case")
     return dict(files)
+
+
+def _check_text(path: str, content: str) -> None:
+    try:
+        content.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidInputError(f"'files': {path!r} is not text in UTF-8: {exc}") from exc
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
@@ -148,12 +159,14 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidInputError(f"{path.name}: not UTF-8 text: {exc}") from exc
+    except OSError as exc:
+        raise InvalidInputError(f"{path}: cannot be read: {exc}") from exc
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # also numbers of more digits than Python reads
         raise InvalidInputError(f"not JSON: {exc}") from exc
 
 

@@ -13,6 +13,7 @@ from wtb_prefect.domain.batch_test import (
     BatchTestResult,
     CellResult,
     MetricSummary,
+    VariantCombination,
 )
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
@@ -142,10 +143,8 @@ def _metrics(scores: Mapping[str, list[EvaluationResult]]) -> dict[str, Evaluati
 
 def _order(batch: BatchTest, cells: Sequence[BatchCell]) -> list[str]:
     """Combinations in the order of the request, then those of earlier requests."""
-    from_request = [
-        ",".join(f"{n}={v}" for n, v in sorted(choices.items()) if v != "original") or "baseline"
-        for choices in batch.request.get("combinations", [])
-    ]
+    requested = batch.request.get("combinations", [])
+    from_request = [VariantCombination.of(choices).name for choices in requested]
     present = {cell.combination for cell in cells}
     rest = sorted(present - set(from_request))
     return [name for name in from_request if name in present] + rest

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from wtb_prefect.application.run_segment import SegmentOutcome, run_segment
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.interfaces.segment_runner import Chunk, ChunkResult, WorkItem
+from wtb_prefect.errors import InfrastructureError
+
+DEFAULT_PARALLEL = 8
+"""Stretches in flight when the caller does not say: enough to wait for models on two cores."""
 
 
 async def run_chunk(
@@ -25,6 +29,14 @@ async def run_chunk(
         for _ in range(parallel):
             group.create_task(_worker(work, chunk.return_forks, scope, session))
     return ChunkResult(remaining=tuple(work.returned), node_executions=work.node_executions)
+
+
+def first_failure(error: BaseException) -> BaseException:
+    """What to report of a group of failures: an infrastructure fault if there is one."""
+    while isinstance(error, BaseExceptionGroup):
+        faults, _ = error.split(InfrastructureError)
+        error = (faults or error).exceptions[0]
+    return error
 
 
 @dataclass(slots=True)

@@ -205,7 +205,7 @@ def _matrix_text(given: str) -> str:
 def _json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_doubles)
-    except json.JSONDecodeError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidInputError(
             f"""--matrix is not JSON ({exc}); for example '{{"retrieve": ["original", "bm25"]}}'"""
         ) from exc

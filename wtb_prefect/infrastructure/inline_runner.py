@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from wtb_prefect.application.run_chunk import run_chunk
+from wtb_prefect.application.run_chunk import first_failure, run_chunk
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.interfaces.segment_runner import Chunk, ChunkResult
 
@@ -38,12 +38,6 @@ class InlineRunner:
             return await self._task
         except BaseExceptionGroup as group:
             # The stretches of a chunk fail as a group; the first failure is the one to report.
-            raise _first(group) from group
+            raise first_failure(group) from group
         finally:
             self._task = None
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

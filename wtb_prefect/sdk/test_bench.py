@@ -23,6 +23,7 @@ from wtb_prefect.application.read_history import (
 )
 from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
+from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.checkpoint import Checkpoint
@@ -38,9 +39,6 @@ from wtb_prefect.sdk.workflow_project import WorkflowProject
 OnPlan = Callable[[BatchPlan], None]
 RunnerName = Literal["ray", "threads", "inline"]
 RUNNERS: tuple[RunnerName, ...] = ("ray", "threads", "inline")
-
-DEFAULT_PARALLEL = 8
-"""Stretches in flight when the caller does not say: enough to wait for models on two cores."""
 
 
 class TestBench:

@@ -30,7 +30,7 @@ class Workspace(Protocol):
         ...
 
     def remove(self) -> None:
-        """Deletes the folder, if it was made."""
+        """Takes the folder away, if it was made; its space is free after the store's `sweep`."""
         ...
 
 
@@ -43,4 +43,8 @@ class WorkspaceStore(Protocol):
         `label` is a relative path that people can read (`<combination>/<case>-<repeat>`), made
         safe for the file system here. A folder left by an earlier attempt is replaced on first use.
         """
+        ...
+
+    def sweep(self) -> None:
+        """Deletes what removed workspaces left; called when no more are made for a while."""
         ...

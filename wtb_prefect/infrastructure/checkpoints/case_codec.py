@@ -7,7 +7,7 @@ from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from wtb_prefect.errors import StateError
+from wtb_prefect.infrastructure.checkpoints.serializer import check_checkpointable
 
 
 class MsgpackCaseCodec:
@@ -18,10 +18,9 @@ class MsgpackCaseCodec:
 
     def dump(self, value: Mapping[str, Any]) -> tuple[str, bytes]:
         """See `CaseCodec.dump`."""
-        try:
-            return self._serializer.dumps_typed(dict(value))
-        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-            raise StateError(f"a case holds a value that cannot be stored: {exc}") from exc
+        for key, part in value.items():
+            check_checkpointable(self._serializer, key, part)
+        return self._serializer.dumps_typed(dict(value))
 
     def load(self, encoding: str, payload: bytes) -> dict[str, Any]:
         """See `CaseCodec.load`."""

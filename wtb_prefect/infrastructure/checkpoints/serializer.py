@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -22,7 +23,7 @@ def make_serializer(allowed: Iterable[tuple[str, ...]]) -> JsonPlusSerializer:
 def check_checkpointable(serializer: JsonPlusSerializer, key: str, value: Any) -> None:
     """Raises `StateError` if a value would not come back from a checkpoint.
 
-    A class outside the allow-list comes back as plain data; that is found by its type.
+    A class outside the allow-list comes back as plain data, wherever in the value it stands.
     """
     try:
         back = serializer.loads_typed(serializer.dumps_typed(value))
@@ -30,15 +31,32 @@ def check_checkpointable(serializer: JsonPlusSerializer, key: str, value: Any) -
         raise StateError(
             f"state key {key!r} ({type(value).__name__}) cannot be checkpointed: {exc}"
         ) from exc
-    if not _plain(value) and type(back) is not type(value):
+    lost = _lost_class(value, back)
+    if lost is not None:
         raise StateError(
-            f"state key {key!r} holds a {type(value).__module__}.{type(value).__qualname__}, which "
+            f"state key {key!r} holds a {lost.__module__}.{lost.__qualname__}, which "
             "is not on the allow-list of checkpointable classes; "
             "add it: WorkflowProject(allowed_types=[...])"
         )
 
 
-def _plain(value: Any) -> bool:
-    # Tuples and str or dict subclasses come back as list, str and dict; LangGraph users live with
-    # that, and the probe before each fork finds where it would matter.
-    return isinstance(value, (str, int, float, bool, bytes, list, tuple, dict, set, type(None)))
+def _lost_class(value: Any, back: Any) -> type | None:
+    """The class of the first object that came back as something else.
+
+    Tuples and str or dict subclasses come back as list, str and dict; LangGraph users live with
+    that, and the probe before each fork finds where it would matter.
+    """
+    if isinstance(value, Mapping) and isinstance(back, Mapping):
+        pairs = [(part, back.get(key)) for key, part in value.items()]
+    elif isinstance(value, (list, tuple)) and isinstance(back, (list, tuple)):
+        pairs = list(zip(value, back, strict=False))
+    elif isinstance(value, (str, int, float, bool, bytes, set, type(None))):
+        return None
+    elif type(back) is not type(value):
+        return type(value)
+    elif dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        pairs = [(getattr(value, name), getattr(back, name, None)) for name in names]
+    else:
+        return None
+    return next((lost for old, new in pairs if (lost := _lost_class(old, new))), None)

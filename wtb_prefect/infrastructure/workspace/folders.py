@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.errors import FileTrackingError
 
+_ASIDE = ".removed"
+_ROOMY_BYTES = 2 * 1024**3
 _MAX_COMPONENT_BYTES = 100
 _ID_CHARACTERS = 12
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>]')
@@ -32,6 +35,10 @@ class FolderWorkspaces:
         return FolderWorkspace(
             self._root, self._root / folder_of(label, execution_id), self._tracker, start
         )
+
+    def sweep(self) -> None:
+        """Deletes what `remove` has put aside, in this process or another."""
+        _delete(self._root / _ASIDE)
 
 
 class FolderWorkspace:
@@ -68,9 +75,14 @@ class FolderWorkspace:
             return self._last
 
     def remove(self) -> None:
-        """Deletes the folder (also one from an earlier attempt) and parents left empty."""
+        """Puts the folder aside (also one from an earlier attempt), with parents left empty.
+
+        It is deleted by `sweep`: on ext4 creating files soon after deleting many is many times
+        slower, and a batch makes folders all the time (100 ms instead of 10 for 80 files). Where
+        the disk is nearly full it is deleted at once.
+        """
         with self._lock:
-            _delete(self._folder)
+            self._put_aside()
             self._last = None
         for parent in self._folder.parents:
             if parent == self._root:
@@ -79,6 +91,18 @@ class FolderWorkspace:
                 os.rmdir(parent)
             except OSError:  # not empty, or gone: the parents above are not ours to remove either
                 return
+
+    def _put_aside(self) -> None:
+        aside = self._root / _ASIDE / f"{self._folder.name}-{time.time_ns()}"
+        try:
+            if shutil.disk_usage(self._root).free > _ROOMY_BYTES:
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                self._folder.rename(aside)
+        except FileNotFoundError:
+            return  # never made, or deleted by the workflow itself
+        except OSError:
+            pass  # a read-only folder cannot be moved: deleting knows what to do
+        _delete(self._folder)
 
 
 def folder_of(label: str, execution_id: str) -> Path:
