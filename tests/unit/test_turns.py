@@ -8,13 +8,27 @@ import pytest
 
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
+LONG_AGO = float("-inf")
+
+
+def test_short_bodies_take_no_turn() -> None:
+    """Two stretches whose bodies have just begun do not wait for each other."""
+
+    async def main() -> bool:
+        line = Line()
+        for turn in (Turn(line), Turn(line)):
+            await asyncio.wait_for(turn.take(), 1)
+        return True
+
+    assert asyncio.run(main())
+
 
 def test_turns_are_given_in_the_order_asked_for() -> None:
     """And one at a time."""
     order: list[str] = []
 
     async def stretch(name: str, line: Line) -> None:
-        turn = Turn(line)
+        turn = Turn(line, _since=LONG_AGO)
         await turn.take()
         order.append(f"{name} in")
         await asyncio.sleep(0)
@@ -34,10 +48,10 @@ def test_taking_twice_is_taking_once_and_giving_up_nothing_is_no_harm() -> None:
 
     async def main() -> bool:
         line = Line()
-        first, second = Turn(line), Turn(line)
-        second.give_up()
+        first, second = (Turn(line, _since=LONG_AGO) for _ in range(2))
         await first.take()
         await first.take()
+        first.give_up()
         first.give_up()
         await asyncio.wait_for(second.take(), 1)
         return True

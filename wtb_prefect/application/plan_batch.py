@@ -202,7 +202,7 @@ def _check_states(cases: Sequence[Case], session: Session) -> None:
     for case in cases:
         try:
             session.engine.check_input(case.state)
-            session.codec.dump({"expected": case.expected, "metadata": dict(case.metadata)})
+            session.codec.check({"expected": case.expected, "metadata": dict(case.metadata)})
         except StateError as exc:
             raise StateError(f"case {case.id!r}: {exc}") from exc
 

@@ -9,6 +9,10 @@ from typing import Any, Protocol
 class CaseCodec(Protocol):
     """Any Python state LangGraph can checkpoint, to bytes and back."""
 
+    def check(self, value: Mapping[str, Any]) -> None:
+        """Raises `StateError` naming the key whose value would not come back as it is."""
+        ...
+
     def dump(self, value: Mapping[str, Any]) -> tuple[str, bytes]:
         """(encoding, bytes). Raises `StateError` for what cannot be stored."""
         ...

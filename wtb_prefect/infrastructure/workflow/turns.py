@@ -9,8 +9,11 @@ within one round, and each takes 57 ms.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+_WORTH_SECONDS = 0.01
 
 
 class Line:
@@ -51,15 +54,18 @@ class Turn:
 
     line: Line
     _mine: bool = False
+    _since: float = field(default_factory=time.monotonic)
 
     async def take(self) -> None:
-        """Waits for the turn."""
-        if not self._mine:
+        """Waits for the turn, unless the bodies were short: then there is nothing to spread, and
+        waiting costs a tenth of a step's time."""
+        if not self._mine and time.monotonic() - self._since > _WORTH_SECONDS:
             await self.line.acquire()
             self._mine = True
 
     def give_up(self) -> None:
-        """Lets others go on."""
+        """Lets others go on; the next bodies begin."""
+        self._since = time.monotonic()
         if self._mine:
             self._mine = False
             self.line.release()

@@ -82,7 +82,8 @@ class FolderWorkspace:
         the disk is nearly full it is deleted at once.
         """
         with self._lock:
-            self._put_aside()
+            if os.path.lexists(self._folder):
+                self._put_aside()
             self._last = None
         for parent in self._folder.parents:
             if parent == self._root:
