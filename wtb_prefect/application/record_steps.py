@@ -237,7 +237,9 @@ class StepRecorder:
         if self.unsaved_execution:
             uow.executions.save(self.execution)
         with self._bodies_lock:
-            bodies = self._uncounted
+            # A body that is still running is not saved work: it counts when its visit ends.
+            running = (visit.calls for visit in self._visits.values() if not visit.finished)
+            bodies = self._uncounted - sum(running)
         for record in self._unwritten:
             self._write_record(uow, record)
         if self._unwritten and self.head is not None:
