@@ -291,6 +291,8 @@ def test_a_lock_held_by_another_program_is_waited_for(engine: Engine) -> None:
         uow.commit()
     release.join()
     other.close()
+    with SqlAlchemyUnitOfWork(engine) as uow:
+        assert [entry.subject for entry in uow.audit_log.list()] == ["s"]
 
 
 @pytest.mark.parametrize("value", [{"b": 1, "a": [1.5, None, "größe"]}, "x", []])

@@ -77,7 +77,7 @@ def test_every_name_exists(found: re.Match[str]) -> None:
     module, name = found.groups()
     loaded = import_module(module)
     if name:
-        reduce(getattr, name.split("."), loaded)
+        assert reduce(getattr, name.split("."), loaded) is not None
 
 
 @pytest.mark.parametrize("found", references(TEST), ids=lambda found: found[0])

@@ -24,7 +24,7 @@ def open_database(url: str) -> Engine:
     engine = open_engine(url)
     try:
         upgrade(engine)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: what was opened here is closed here, then raised on
         engine.dispose()
         raise
     return engine

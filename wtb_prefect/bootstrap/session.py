@@ -49,7 +49,7 @@ def open_session(
     database = open_database(where.database_url)
     try:
         checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: what was opened here is closed here, then raised on
         database.dispose()
         raise
     engine = LangGraphEngine(

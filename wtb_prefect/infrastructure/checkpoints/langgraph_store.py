@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ def store_faults(what: str) -> Iterator[None]:
         raise CheckpointError(f"checkpoint store: {what}: {exc}") from exc
 
 
-class LangGraphCheckpointStore:
+class LangGraphCheckpointStore(ABC):
     """What both savers share; `saver` is what graphs are compiled with."""
 
     def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
@@ -133,11 +134,12 @@ class LangGraphCheckpointStore:
             for task, writes in group.items():
                 yield task, paths.get(task, ""), writes
 
+    @abstractmethod
     def task_paths(self, source: CheckpointTuple) -> dict[str, str]:
-        """The recorded task path of each pending write's task: writes are applied in that order."""
-        raise NotImplementedError  # each saver keeps the paths in its own place
+        """The recorded task path of each pending write's task: writes are applied in that order.
+        Each saver keeps the paths in its own place."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a store without a connection has nothing to do
         """Nothing to close, unless the saver holds a connection."""
 
 
@@ -182,7 +184,9 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
                 self._connection.execute("PRAGMA synchronous=FULL")
                 super().__init__(SqliteSaver(self._connection, serde=serde))
                 self.saver.setup()
-            except BaseException:
+            except (
+                BaseException
+            ):  # also Ctrl-C: what was opened here is closed here, then raised on
                 self._connection.close()
                 raise
 

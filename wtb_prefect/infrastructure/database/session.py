@@ -37,7 +37,7 @@ class Session:
             with ledger_faults:
                 self._connection = self._engine.connect()
                 begin(self._connection, write=self._write)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the writers' queue must not stay closed
             self.close()
             raise
 
@@ -46,7 +46,7 @@ class Session:
         with ledger_faults:
             try:
                 connection.commit()
-            except BaseException:
+            except BaseException:  # whatever it is, it is raised on
                 # A foreign key refuses at commit; SQLAlchemy takes the transaction for ended then,
                 # while SQLite keeps it open.
                 connection.connection.rollback()
