@@ -21,6 +21,7 @@ from wtb_prefect.domain.file_processing import (
 )
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId, digest
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
+from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxEventType, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow, WorkflowEdge, WorkflowNode
 
@@ -148,6 +149,10 @@ def execution(
         error=failure(),
         unshared_reason=TEXT,
         node_executions=4,
+        cache_hits=5,
+        retries=2,
+        answers=3,
+        root_key="root",
         input_tokens=5,
         output_tokens=6,
         duration=1.25,
@@ -173,6 +178,8 @@ def boundary(task_id: str, execution_id: str = "e", step: int = 1) -> NodeBounda
         error=failure(),
         input_tokens=7,
         output_tokens=8,
+        namespace="outer:t1",
+        cached=True,
     )
 
 
@@ -205,6 +212,25 @@ def link(sequence: int, checkpoint_id: str = "c1", execution_id: str = "e") -> C
         created_at=NOW,
         parent_checkpoint_id=CheckpointId("c0"),
         nodes=("retrieve", "größe"),
+        namespace="outer:t1",
+        answers=2,
+        exact=False,
+    )
+
+
+def node_result(key: str = "k", workflow_id: str = "w", payload: bytes = b"\x00p") -> NodeResult:
+    return NodeResult(
+        key=key,
+        workflow_id=workflow_id,
+        node="outer|index",
+        fingerprint="f",
+        encoding="msgpack",
+        payload=payload,
+        changed=(memento("größe/a.txt", "a"),),
+        removed=("b.txt",),
+        seconds=1.25,
+        created_at=NOW,
+        execution_id="gone",
     )
 
 

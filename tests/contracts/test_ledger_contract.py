@@ -457,7 +457,7 @@ class TestExecutions:
         files = make.commit(make.memento("a"))
         change(
             filled,
-            lambda uow: uow.executions.advance("e", CheckpointId("c2"), 4, files.commit_id, 2),
+            lambda uow: uow.executions.advance("e", CheckpointId("c2"), 4, files.commit_id, 2, 7),
             lambda uow: uow.file_commits.add(files),
             lambda uow: uow.executions.advance("e", CheckpointId("c3"), 5, files.commit_id, 1),
         )
@@ -467,6 +467,7 @@ class TestExecutions:
             step=5,
             commit_id=files.commit_id,
             node_executions=make.execution().node_executions + 3,
+            cache_hits=make.execution().cache_hits + 7,
         )
 
     def test_set_status(self, filled: OpenUnitOfWork) -> None:
@@ -523,6 +524,19 @@ class TestExecutions:
             with pytest.raises(LedgerError, match="ledger failed"):
                 uow.commit()
         assert read(filled, lambda uow: uow.executions.get("e")) is not None
+
+
+class TestRoots:
+    def test_executions_of_one_root(self, filled: OpenUnitOfWork) -> None:
+        other = replace(make.execution("e3", seconds=9), root_key="another")
+        change(
+            filled,
+            lambda uow: uow.executions.add(make.execution("e2", seconds=5)),
+            lambda uow: uow.executions.add(other),
+        )
+        found = read(filled, lambda uow: uow.executions.list_by_root("root"))
+        assert [execution.execution_id for execution in found] == ["e", "e2"]
+        assert read(filled, lambda uow: uow.executions.list_by_root("none")) == []
 
 
 class TestNodeBoundaries:
@@ -628,6 +642,31 @@ class TestCheckpointFiles:
             uow.checkpoint_files.save(replace(make.link(0), commit_id="missing"))
             with pytest.raises(LedgerError, match="ledger failed"):
                 uow.commit()
+
+
+class TestNodeResults:
+    def test_a_result_comes_back_as_it_was(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.node_results.add(make.node_result()))
+        assert read(filled, lambda uow: uow.node_results.get("k")) == make.node_result()
+        assert read(filled, lambda uow: uow.node_results.get("other")) is None
+
+    def test_the_first_result_of_a_key_stays(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.node_results.add(make.node_result()))
+        change(filled, lambda uow: uow.node_results.add(make.node_result(payload=b"second")))
+        assert read(filled, lambda uow: uow.node_results.get("k")) == make.node_result()
+
+    def test_forgetting_those_of_one_workflow(self, filled: OpenUnitOfWork) -> None:
+        change(
+            filled,
+            lambda uow: uow.workflows.save(make.workflow("w2", "other")),
+            lambda uow: uow.node_results.add(make.node_result("k1")),
+            lambda uow: uow.node_results.add(make.node_result("k2", "w2")),
+        )
+        with filled(write=True) as uow:
+            assert uow.node_results.delete("w") == 1
+            uow.commit()
+        assert read(filled, lambda uow: uow.node_results.get("k1")) is None
+        assert read(filled, lambda uow: uow.node_results.get("k2")) is not None
 
 
 class TestEvaluationResults:

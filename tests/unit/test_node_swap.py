@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal, TypedDict
 
 import pytest
@@ -11,9 +12,10 @@ from langgraph.types import CachePolicy, Command, RetryPolicy
 
 from wtb_prefect.errors import GraphError
 from wtb_prefect.infrastructure.workflow.gate import make_gate
+from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor
 from wtb_prefect.infrastructure.workflow.node_swap import (
     clone_builder,
-    count_bodies,
+    instrument,
     replace_runnable,
     swap,
 )
@@ -135,7 +137,7 @@ def test_the_builder_of_the_user_is_not_touched() -> None:
     for _ in range(2):
         clone = clone_builder(mine)
         swap(clone, "end", narrower)
-        count_bodies(clone)
+        instrument(clone, lambda _: DefaultNodeExecutor())
         replace_runnable(clone, "n", make_gate("n", ("a",)))
         clone.compile()
     assert (mine.nodes, mine.edges, mine.compiled) == (nodes, edges, False)
@@ -147,8 +149,8 @@ def test_a_swapped_node_runs_in_place_and_sees_the_kept_schema() -> None:
     """The graph with the variant, run."""
     made = clone_builder(builder())
     swap(made, "n", variant)
-    count_bodies(made)
-    assert made.compile().invoke({"a": 1, "b": 2}) == {"a": 11, "b": 2}
+    instrument(made, lambda _: DefaultNodeExecutor())
+    assert asyncio.run(made.compile().ainvoke({"a": 1, "b": 2})) == {"a": 11, "b": 2}
 
 
 def test_a_gate_is_not_cached() -> None:

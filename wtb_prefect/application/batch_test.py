@@ -16,7 +16,7 @@ from wtb_prefect.application.run_batch import (
     register_batch,
     root_items,
     run_items,
-    scope_of,
+    stored_scope,
 )
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.batch_test import BatchStatus
@@ -69,7 +69,9 @@ async def run_batch_test(
             run.on_plan(plan)
         items = root_items(plan)
         if items:
-            bodies = await run_items(items, make_runner(scope_of(plan)), plan, session)
+            bodies = await run_items(
+                items, make_runner(stored_scope(plan.batch_id, session)), plan, session
+            )
         status = None
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = BatchStatus.INTERRUPTED

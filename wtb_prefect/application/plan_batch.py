@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +12,7 @@ from wtb_prefect.application.load_case import case_fingerprint, load_cases
 from wtb_prefect.application.matrix import Matrix, expand_matrix
 from wtb_prefect.application.read_cases import Cases, read_cases
 from wtb_prefect.application.session import Session, cell_id_of
-from wtb_prefect.domain.batch_test import BatchCell, Case, VariantCombination
+from wtb_prefect.domain.batch_test import BatchCell, Case, RunOptions, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.identifiers import digest, stable_id, valid_name
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
@@ -38,6 +38,7 @@ class BatchRequest:
     share_prefixes: bool = True
     batch_id: str | None = None
     reuse: str | None = None
+    options: RunOptions = field(default_factory=RunOptions)
 
 
 class CellState(StrEnum):
@@ -91,6 +92,7 @@ class BatchPlan:
     base_commit: str | None
     share_prefixes: bool
     reuse: str
+    options: RunOptions
 
     @property
     def counts(self) -> Mapping[CellState, int]:
@@ -153,6 +155,7 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         base_commit=base_commit,
         share_prefixes=request.share_prefixes,
         reuse=reuse,
+        options=request.options,
     )
 
 
@@ -189,6 +192,7 @@ def stored_request(batch_id: str, session: Session) -> BatchRequest:
         share_prefixes=batch.request["share_prefixes"],
         batch_id=batch_id,
         reuse=batch.request["reuse"],
+        options=RunOptions.from_json(batch.request.get("options", {})),
     )
 
 

@@ -10,7 +10,13 @@ from math import ceil
 from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.plan_batch import BatchPlan, CellState, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
-from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner, VariantCombination
+from wtb_prefect.domain.batch_test import (
+    BatchStatus,
+    BatchTest,
+    Owner,
+    RunOptions,
+    VariantCombination,
+)
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.file_processing import FileCommit
 from wtb_prefect.domain.identifiers import stable_id
@@ -114,17 +120,11 @@ def _commit_claim(commit: FileCommit, session: Session) -> OutboxEvent:
     )
 
 
-def scope_of(plan: BatchPlan) -> BatchScope:
-    """What the segments of a planned batch share."""
-    return BatchScope(
-        batch_id=plan.batch_id,
-        combinations={combination.name: combination for combination in plan.combinations},
-        roots=_roots(plan.workflow),
-    )
-
-
 def stored_scope(batch_id: str, session: Session) -> BatchScope:
-    """The same, for a worker that knows only the id. Raises `NotFoundError` for an unknown one."""
+    """What the segments of a batch share, from the ledger: a worker knows only the id.
+
+    Raises `NotFoundError` for an unknown one.
+    """
     with session.open_uow() as uow:
         batch = uow.batch_tests.get(batch_id)
         if batch is None:
@@ -134,6 +134,8 @@ def stored_scope(batch_id: str, session: Session) -> BatchScope:
         batch_id=batch_id,
         combinations={combination.name: combination for combination in found},
         roots=_roots(session.engine.describe()),
+        options=RunOptions.from_json(batch.request.get("options", {})),
+        began=batch.started_at or batch.created_at,
     )
 
 
@@ -303,6 +305,7 @@ def _batch(plan: BatchPlan, session: Session) -> BatchTest:
             "repeats": plan.repeats,
             "share_prefixes": plan.share_prefixes,
             "reuse": plan.reuse,
+            "options": plan.options.to_json(),
         },
         created_at=session.clock.now(),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from wtb_prefect.domain.batch_test import Case, StoredCase, VariantCombination
+from wtb_prefect.domain.batch_test import Case, RunOptions, StoredCase, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.identifiers import stable_id
@@ -60,11 +61,16 @@ class PreparedCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchScope:
-    """What the segments of a batch share: its combinations and what every answer depends on."""
+    """What the segments of a batch share: its combinations and what every answer depends on.
+
+    `began` is when this run of the batch was claimed: what ended before it ended in an earlier one.
+    """
 
     batch_id: str
     combinations: Mapping[str, VariantCombination]
     roots: Sequence[str]
+    options: RunOptions
+    began: datetime
     recent_cases: dict[str, StoredCase] = field(default_factory=dict)
 
     def cell_id(self, case_id: str, repeat: int, combination: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -63,6 +63,33 @@ class StoredCase:
     fingerprint: str
     encoding: str
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a batch is run; results do not depend on it.
+
+    `time_limit` is in seconds and for one cell, its shared prefix included (None: no limit).
+    `retries` are attempts after a transient error, per execution. `retry_failed` runs failed cells
+    again, `fail_fast` stops at the first failed cell, `keep_stale` leaves stale cells as they are,
+    `self_check` cells of the batch are also run unshared and compared.
+    """
+
+    time_limit: float | None = None
+    retries: int = 3
+    retry_failed: bool = False
+    fail_fast: bool = False
+    keep_stale: bool = False
+    self_check: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, as the ledger keeps them with the request."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> RunOptions:
+        """From what `to_json` gave, of this version or an earlier one."""
+        return RunOptions(**data)
 
 
 class BatchStatus(StrEnum):

@@ -67,6 +67,11 @@ class Execution:
     combinations that share this execution; `path` the splits that led here, as (node, variant).
     `head` and `commit_id` name the latest recorded checkpoint and files: they, not "the newest row
     of the checkpoint store", say where the execution stands.
+
+    `root_key` names what every result of the same case and repeat depends on (graph, case, files):
+    only within it may one execution go on from another's checkpoint. `answers` counts the answers
+    to `interrupt()` used since the start, `retries` the attempts after a transient error,
+    `cache_hits` the visits that were answered by the node result cache.
     """
 
     execution_id: str
@@ -89,6 +94,10 @@ class Execution:
     error: NodeFailure | None = None
     unshared_reason: str | None = None
     node_executions: int = 0
+    cache_hits: int = 0
+    retries: int = 0
+    answers: int = 0
+    root_key: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     duration: float = 0.0

@@ -56,6 +56,10 @@ class CheckpointFileLink:
     `pending` is False for the files as the checkpoint was saved, True for the files after tasks of
     the next super-step finished while their writes are still pending at that checkpoint. Of several
     pending links of one checkpoint the newest (highest `sequence`) holds.
+
+    Links of a subgraph's checkpoints carry its `namespace` and are pending for the top graph.
+    `answers` counts the answers to `interrupt()` used up to here since the start. `exact`: every
+    value of the checkpoint comes back from it as it was, types included.
     """
 
     execution_id: str
@@ -67,6 +71,9 @@ class CheckpointFileLink:
     created_at: datetime
     parent_checkpoint_id: CheckpointId | None = None
     nodes: tuple[str, ...] = ()
+    namespace: str = ""
+    answers: int = 0
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)

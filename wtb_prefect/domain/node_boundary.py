@@ -23,7 +23,9 @@ class NodeBoundary:
 
     `exit_checkpoint_id` is None while the visit's writes are only pending (a sibling stopped at a
     gate, or the step has not ended). `calls` counts node bodies: retries call the body again.
-    `duration` is in seconds.
+    `duration` is in seconds. `namespace` is LangGraph's checkpoint namespace, empty for the top
+    graph; the entry and exit checkpoints of a visit inside a subgraph are those of its namespace.
+    `cached`: no body ran, the node result cache (or LangGraph's node cache) answered.
     """
 
     execution_id: str
@@ -41,3 +43,5 @@ class NodeBoundary:
     error: NodeFailure | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    namespace: str = ""
+    cached: bool = False

@@ -21,6 +21,7 @@ from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 
@@ -137,6 +138,10 @@ class ExecutionReader(Protocol):
         """By creation time, then id."""
         ...
 
+    def list_by_root(self, root_key: str) -> builtins.list[Execution]:
+        """Those of one case and repeat with the same graph, case and files, by creation time."""
+        ...
+
     def total_bodies(self, batch_id: str) -> int:
         """Node bodies recorded by all executions of a batch."""
         ...
@@ -163,8 +168,10 @@ class ExecutionWriter(Protocol):
         step: int,
         commit_id: str | None,
         node_executions: int,
+        cache_hits: int = 0,
     ) -> None:
-        """The hot path: moves the head, step and files, adds the node bodies run since."""
+        """The hot path: moves the head, step and files, adds the node bodies run since and the
+        visits that a cache answered."""
         ...
 
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None: ...
@@ -231,6 +238,24 @@ class CheckpointFileWriter(Protocol):
 
 class CheckpointFileRepository(CheckpointFileReader, CheckpointFileWriter, Protocol):
     """Checkpoint-file links by (execution_id, sequence): they also pin the checkpoint ids."""
+
+
+class NodeResultReader(Protocol):
+    def get(self, key: str) -> NodeResult | None: ...
+
+
+class NodeResultWriter(Protocol):
+    def add(self, result: NodeResult) -> None:
+        """Inserts; one of the same key stays as it is."""
+        ...
+
+    def delete(self, workflow_id: str) -> int:
+        """Forgets all results of a workflow; answers how many."""
+        ...
+
+
+class NodeResultRepository(NodeResultReader, NodeResultWriter, Protocol):
+    """Results of nodes declared as cached, by `key`."""
 
 
 class EvaluationResultReader(Protocol):

@@ -15,6 +15,7 @@ from wtb_prefect.domain.interfaces.repositories import (
     ExecutionRepository,
     FileCommitRepository,
     NodeBoundaryRepository,
+    NodeResultRepository,
     OutboxRepository,
     VariantRepository,
     WorkflowRepository,
@@ -47,6 +48,8 @@ class UnitOfWork(Protocol):
     def file_commits(self) -> FileCommitRepository: ...
     @property
     def checkpoint_files(self) -> CheckpointFileRepository: ...
+    @property
+    def node_results(self) -> NodeResultRepository: ...
     @property
     def evaluation_results(self) -> EvaluationResultRepository: ...
     @property

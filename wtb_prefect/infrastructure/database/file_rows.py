@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.errors import LedgerError
-from wtb_prefect.infrastructure.database.codecs import json_list, names, time_text, time_value
+from wtb_prefect.infrastructure.database.codecs import (
+    json_list,
+    json_value,
+    names,
+    time_text,
+    time_value,
+)
 from wtb_prefect.infrastructure.database.rows import Fetched, Row
 
 
@@ -62,13 +69,16 @@ def link_row(link: CheckpointFileLink) -> Row:
         time_text(link.created_at),
         link.parent_checkpoint_id,
         json_list(link.nodes),
+        link.namespace,
+        link.answers,
+        link.exact,
     )
 
 
 def link_of(row: Fetched) -> CheckpointFileLink:
     (
         execution_id, sequence, checkpoint_id, commit_id, pending, step, created_at,
-        parent_checkpoint_id, nodes,
+        parent_checkpoint_id, nodes, namespace, answers, exact,
     ) = row  # fmt: skip
     return CheckpointFileLink(
         execution_id=execution_id,
@@ -80,6 +90,49 @@ def link_of(row: Fetched) -> CheckpointFileLink:
         created_at=time_value(created_at),
         parent_checkpoint_id=parent_checkpoint_id,
         nodes=names(nodes),
+        namespace=namespace,
+        answers=answers,
+        exact=bool(exact),
+    )
+
+
+def node_result_row(result: NodeResult) -> Row:
+    changed = [[m.path, m.blob_id, m.size, m.mode, m.is_symlink] for m in result.changed]
+    return (
+        result.key,
+        result.workflow_id,
+        result.node,
+        result.fingerprint,
+        result.encoding,
+        result.payload,
+        json_list(changed),
+        json_list(result.removed),
+        result.seconds,
+        time_text(result.created_at),
+        result.execution_id,
+    )
+
+
+def node_result_of(row: Fetched) -> NodeResult:
+    (
+        key, workflow_id, node, fingerprint, encoding, payload, changed, removed, seconds,
+        created_at, execution_id,
+    ) = row  # fmt: skip
+    return NodeResult(
+        key=key,
+        workflow_id=workflow_id,
+        node=node,
+        fingerprint=fingerprint,
+        encoding=encoding,
+        payload=payload,
+        changed=tuple(
+            FileMemento(path=path, blob_id=blob, size=size, mode=mode, is_symlink=is_symlink)
+            for path, blob, size, mode, is_symlink in json_value(changed)
+        ),
+        removed=names(removed),
+        seconds=seconds,
+        created_at=time_value(created_at),
+        execution_id=execution_id,
     )
 
 

@@ -22,6 +22,7 @@ from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import LedgerError
@@ -61,6 +62,7 @@ class InMemoryUnitOfWork:
         self.node_boundaries = MemoryNodeBoundaries(session)
         self.file_commits = MemoryFileCommits(session)
         self.checkpoint_files = MemoryCheckpointFiles(session)
+        self.node_results = MemoryNodeResults(session)
         self.evaluation_results = MemoryEvaluationResults(session)
         self.outbox = MemoryOutbox(session)
         self.audit_log = MemoryAuditLog(session)
@@ -246,6 +248,11 @@ class MemoryExecutions(_Repository):
         found = self._session.where(tables.executions, order=order, **wanted)
         return [rows.execution_of(row) for row in found]
 
+    def list_by_root(self, root_key: str) -> builtins.list[Execution]:
+        order = ("created_at", "execution_id")
+        found = self._session.where(tables.executions, order=order, root_key=root_key)
+        return [rows.execution_of(row) for row in found]
+
     def total_bodies(self, batch_id: str) -> int:
         return sum(execution.node_executions for execution in self.list(batch_id=batch_id))
 
@@ -274,6 +281,7 @@ class MemoryExecutions(_Repository):
         step: int,
         commit_id: str | None,
         node_executions: int,
+        cache_hits: int = 0,
     ) -> None:
         execution = self.get(execution_id)
         if execution is None:
@@ -285,6 +293,7 @@ class MemoryExecutions(_Repository):
             step=step,
             commit_id=commit_id,
             node_executions=execution.node_executions + node_executions,
+            cache_hits=execution.cache_hits + cache_hits,
         )
 
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None:
@@ -344,6 +353,19 @@ class MemoryCheckpointFiles(_Repository):
 
     def save(self, link: CheckpointFileLink) -> None:
         self._session.put(tables.checkpoint_files, file_rows.link_row(link))
+
+
+class MemoryNodeResults(_Repository):
+    def get(self, key: str) -> NodeResult | None:
+        return self._get(tables.node_results, file_rows.node_result_of, key)
+
+    def add(self, result: NodeResult) -> None:
+        self._session.put_new(tables.node_results, file_rows.node_result_row(result))
+
+    def delete(self, workflow_id: str) -> int:
+        found = self._session.where(tables.node_results, workflow_id=workflow_id)
+        self._session.remove(tables.node_results, workflow_id=workflow_id)
+        return len(found)
 
 
 class MemoryEvaluationResults(_Repository):

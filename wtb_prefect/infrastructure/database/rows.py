@@ -215,6 +215,10 @@ def execution_row(execution: Execution) -> Row:
         failure_text(execution.error),
         prose(execution.unshared_reason),
         execution.node_executions,
+        execution.cache_hits,
+        execution.retries,
+        execution.answers,
+        execution.root_key,
         execution.input_tokens,
         execution.output_tokens,
         execution.duration,
@@ -227,8 +231,8 @@ def execution_of(row: Fetched) -> Execution:
     (
         execution_id, workflow_id, kind, status, choices, created_at, batch_id, case_id, repeat,
         path, gated, parent_id, parent_checkpoint_id, parent_commit_id, head, step, commit_id,
-        split_nodes, next_nodes, error, unshared_reason, node_executions, input_tokens,
-        output_tokens, duration, finished_at, metadata,
+        split_nodes, next_nodes, error, unshared_reason, node_executions, cache_hits, retries,
+        answers, root_key, input_tokens, output_tokens, duration, finished_at, metadata,
     ) = row  # fmt: skip
     return Execution(
         execution_id=execution_id,
@@ -251,6 +255,10 @@ def execution_of(row: Fetched) -> Execution:
         error=failure(error),
         unshared_reason=unshared_reason,
         node_executions=node_executions,
+        cache_hits=cache_hits,
+        retries=retries,
+        answers=answers,
+        root_key=root_key,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         duration=duration,
@@ -282,6 +290,8 @@ def boundary_row(boundary: NodeBoundary) -> Row:
         failure_text(boundary.error),
         boundary.input_tokens,
         boundary.output_tokens,
+        boundary.namespace,
+        boundary.cached,
     )
 
 
@@ -289,6 +299,7 @@ def boundary_of(row: Fetched) -> NodeBoundary:
     (
         execution_id, task_id, node, step, variant, fingerprint, status, entry_checkpoint_id,
         exit_checkpoint_id, started_at, duration, calls, error, input_tokens, output_tokens,
+        namespace, cached,
     ) = row  # fmt: skip
     return NodeBoundary(
         execution_id=execution_id,
@@ -306,6 +317,8 @@ def boundary_of(row: Fetched) -> NodeBoundary:
         error=failure(error),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
+        namespace=namespace,
+        cached=bool(cached),
     )
 
 

@@ -140,6 +140,10 @@ executions = Table(
     Column("error", Json),
     Column("unshared_reason", Text),
     Column("node_executions", BigInteger, nullable=False),
+    Column("cache_hits", BigInteger, nullable=False, server_default="0"),
+    Column("retries", Integer, nullable=False, server_default="0"),
+    Column("answers", Integer, nullable=False, server_default="0"),
+    Column("root_key", String, index=True),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("duration", Double, nullable=False),
@@ -170,6 +174,8 @@ node_boundaries = Table(
     Column("error", Json),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
+    Column("namespace", String, nullable=False, server_default=""),
+    Column("cached", Boolean, nullable=False, server_default="0"),
     UniqueConstraint("execution_id", "task_id"),
 )
 
@@ -215,9 +221,28 @@ checkpoint_files = Table(
     Column("created_at", Time, nullable=False),
     Column("parent_checkpoint_id", String),
     Column("nodes", Json, nullable=False),
+    Column("namespace", String, nullable=False, server_default=""),
+    Column("answers", Integer, nullable=False, server_default="0"),
+    Column("exact", Boolean, nullable=False, server_default="1"),
     PrimaryKeyConstraint("execution_id", "sequence"),
     # One tree instead of two: every page a step touches is written and flushed at its commit.
     sqlite_with_rowid=False,
+)
+
+node_results = Table(
+    "node_results",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("workflow_id", String, _reference("workflows.workflow_id"), nullable=False, index=True),
+    Column("node", String, nullable=False),
+    Column("fingerprint", String, nullable=False),
+    Column("encoding", String, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("changed", Json, nullable=False),
+    Column("removed", Json, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("execution_id", String, nullable=False),
 )
 
 evaluation_results = Table(

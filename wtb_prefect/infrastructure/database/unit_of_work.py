@@ -22,6 +22,7 @@ from wtb_prefect.infrastructure.database.repositories.executions import (
 from wtb_prefect.infrastructure.database.repositories.files import (
     SqlCheckpointFiles,
     SqlFileCommits,
+    SqlNodeResults,
 )
 from wtb_prefect.infrastructure.database.repositories.outbox import SqlAuditLog, SqlOutbox
 from wtb_prefect.infrastructure.database.repositories.workflows import SqlVariants, SqlWorkflows
@@ -42,6 +43,7 @@ class SqlAlchemyUnitOfWork:
         self.node_boundaries = SqlNodeBoundaries(session)
         self.file_commits = SqlFileCommits(session)
         self.checkpoint_files = SqlCheckpointFiles(session)
+        self.node_results = SqlNodeResults(session)
         self.evaluation_results = SqlEvaluationResults(session)
         self.outbox = SqlOutbox(session)
         self.audit_log = SqlAuditLog(session)

@@ -45,6 +45,7 @@ from wtb_prefect.infrastructure.workflow.body_context import BodyContext, body_c
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.gate import make_gate
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
+from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor, NodeExecutor
 from wtb_prefect.infrastructure.workflow.same_value import difference
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
@@ -278,13 +279,16 @@ class LangGraphEngine:
             self._compiled[key] = self._compile(chosen, gated)
         return self._compiled[key]
 
+    def _executor_of(self, node: str) -> NodeExecutor:
+        return DefaultNodeExecutor()
+
     def _compile(
         self, chosen: tuple[tuple[str, str], ...], gated: frozenset[str]
     ) -> CompiledStateGraph[Any, Any, Any, Any]:
         builder = node_swap.clone_builder(self._source.builder)
         for node, name in chosen:
             node_swap.swap(builder, node, self._variant(node, name).implementation)
-        node_swap.count_bodies(builder)
+        node_swap.instrument(builder, self._executor_of)
         for node in gated:
             node_swap.replace_runnable(builder, node, make_gate(node, tuple(self._channels)))
         try:

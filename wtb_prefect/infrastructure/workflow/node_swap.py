@@ -9,15 +9,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, cast
 
-from langchain_core.runnables.config import var_child_runnable_config
-from langgraph._internal._constants import CONFIG_KEY_TASK_ID
+from langchain_core.runnables import RunnableConfig
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.graph import StateGraph
 from langgraph.graph._node import StateNodeSpec
 from langgraph.pregel._utils import find_subgraph_pregel
 
 from wtb_prefect.errors import GraphError
-from wtb_prefect.infrastructure.workflow.body_context import body_context
+from wtb_prefect.infrastructure.workflow.node_executors import (
+    ExecutorOf,
+    NodeCall,
+    NodeExecutor,
+)
 
 type_builder = StateGraph[Any, Any, Any, Any]
 _AUTO_HANDLER = "__default_error_handler__"
@@ -88,42 +91,42 @@ def replace_runnable(builder: type_builder, node: str, runnable: Any) -> None:
     )
 
 
-def count_bodies(builder: type_builder) -> None:
-    """Makes every plain function node report its calls; retries are calls of their own.
+def instrument(builder: type_builder, executor_of: ExecutorOf) -> None:
+    """Has every node that is not a mounted subgraph called by its executor.
 
-    Subgraphs and composed runnables are left alone: LangGraph finds subgraphs by looking into what
-    a node closes over, and a wrapper would hide them. Their visits are counted as one call.
+    Retries are calls of their own. LangGraph finds subgraphs by looking into what a node closes
+    over, and a wrapper hides them: nodes that call a subgraph are left alone, and count as one
+    call a visit.
     """
-    for spec in builder.nodes.values():
-        runnable = spec.runnable
-        if type(runnable) is RunnableCallable and find_subgraph_pregel(runnable) is None:
-            spec.runnable = _counted(runnable)
+    for name, spec in builder.nodes.items():
+        if find_subgraph_pregel(cast("Any", spec.runnable)) is None:
+            spec.runnable = _executed(name, spec.runnable, executor_of(name))
 
 
-def _counted(runnable: RunnableCallable) -> RunnableCallable:
-    counted = copy.copy(runnable)
-    func, afunc = runnable.func, runnable.afunc
-    if func is not None:
+def _executed(name: str, runnable: Any, executor: NodeExecutor) -> RunnableCallable:
+    if type(runnable) is not RunnableCallable or runnable.afunc is None:
+        return _wrapped(name, runnable, executor)
+    executed = copy.copy(runnable)
+    implementation = runnable.afunc
 
-        @functools.wraps(func)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            _report()
-            return func(*args, **kwargs)
+    @functools.wraps(implementation)
+    async def call(state: Any, *args: Any, **kwargs: Any) -> Any:
+        def proceed(given: Any) -> Any:
+            return implementation(given, *args, **kwargs)
 
-        counted.func = call
-    if afunc is not None:
+        return await executor.execute(NodeCall(name, state, proceed))
 
-        @functools.wraps(afunc)
-        async def acall(*args: Any, **kwargs: Any) -> Any:
-            _report()
-            return await afunc(*args, **kwargs)
-
-        counted.afunc = acall
-    return counted
+    executed.afunc = call
+    return executed
 
 
-def _report() -> None:
-    context = body_context.get(None)
-    if context is not None and context.observer is not None:
-        config = var_child_runnable_config.get() or {}
-        context.observer.body_called(config.get("configurable", {}).get(CONFIG_KEY_TASK_ID, ""))
+def _wrapped(name: str, runnable: Any, executor: NodeExecutor) -> RunnableCallable:
+    """Composed runnables, models and generators: what LangGraph does not hold as a function."""
+
+    async def call(state: Any, config: RunnableConfig) -> Any:
+        def proceed(given: Any) -> Any:
+            return runnable.ainvoke(given, config)
+
+        return await executor.execute(NodeCall(name, state, proceed))
+
+    return RunnableCallable(None, call, name=name, trace=False)

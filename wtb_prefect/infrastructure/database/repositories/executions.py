@@ -35,6 +35,7 @@ _SELECT = select(tables.executions)
 _EXECUTION = _SELECT.where(_e.execution_id == bindparam("execution_id"))
 _EXECUTIONS = _SELECT.where(_e.execution_id.in_(bindparam("ids", expanding=True)))
 _LIST = _SELECT.order_by(_e.created_at, _e.execution_id)
+_BY_ROOT = _LIST.where(_e.root_key == bindparam("root_key"))
 _IN_BATCH = _e.batch_id == bindparam("batch_id")
 _IN_WORKFLOW = _e.workflow_id == bindparam("workflow_id")
 
@@ -51,6 +52,7 @@ _ADVANCE = fixed(
         ("step", value()),
         ("commit_id", value()),
         ("node_executions", _e.node_executions + value()),
+        ("cache_hits", _e.cache_hits + value()),
     )
     .where(_e.execution_id == value())
 )
@@ -92,6 +94,9 @@ class SqlExecutions:
             query, values["workflow_id"] = query.where(_IN_WORKFLOW), workflow_id
         return [execution_of(row) for row in self._session.fetch(query, values)]
 
+    def list_by_root(self, root_key: str) -> builtins.list[Execution]:
+        return [execution_of(row) for row in self._session.fetch(_BY_ROOT, {"root_key": root_key})]
+
     def total_bodies(self, batch_id: str) -> int:
         ((total,),) = self._session.fetch(_TOTAL_BODIES, {"batch_id": batch_id})
         return int(total)
@@ -121,8 +126,9 @@ class SqlExecutions:
         step: int,
         commit_id: str | None,
         node_executions: int,
+        cache_hits: int = 0,
     ) -> None:
-        row = (head, step, commit_id, node_executions, execution_id)
+        row = (head, step, commit_id, node_executions, cache_hits, execution_id)
         if not self._session.write(_ADVANCE, row):
             raise LedgerError(f"no execution {execution_id!r} to advance")
 

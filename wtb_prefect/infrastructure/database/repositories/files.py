@@ -1,12 +1,13 @@
-"""File commits, and which of them belong to which checkpoint."""
+"""File commits, which of them belong to which checkpoint, and kept results of nodes."""
 
 from __future__ import annotations
 
 import builtins
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.infrastructure.database import tables
 from wtb_prefect.infrastructure.database.file_rows import (
     chain,
@@ -16,13 +17,17 @@ from wtb_prefect.infrastructure.database.file_rows import (
     link_of,
     link_row,
     memento_rows,
+    node_result_of,
+    node_result_row,
 )
 from wtb_prefect.infrastructure.database.rows import Fetched
 from wtb_prefect.infrastructure.database.session import Session
 from wtb_prefect.infrastructure.database.statements import (
+    fixed,
     insert_or_ignore,
     insert_row,
     upsert,
+    value,
 )
 
 _c = tables.file_commits.c
@@ -52,6 +57,11 @@ _LINKS = (
     .order_by(_l.sequence)
 )
 _SAVE_LINK = upsert(tables.checkpoint_files, "execution_id", "sequence")
+
+_r = tables.node_results.c
+_NODE_RESULT = select(tables.node_results).where(_r.key == bindparam("key"))
+_ADD_NODE_RESULT = insert_or_ignore(tables.node_results)
+_DELETE_NODE_RESULTS = fixed(delete(tables.node_results).where(_r.workflow_id == value()))
 
 
 class SqlFileCommits:
@@ -86,3 +96,18 @@ class SqlCheckpointFiles:
 
     def save(self, link: CheckpointFileLink) -> None:
         self._session.write(_SAVE_LINK, link_row(link))
+
+
+class SqlNodeResults:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, key: str) -> NodeResult | None:
+        row = self._session.fetch_one(_NODE_RESULT, key=key)
+        return None if row is None else node_result_of(row)
+
+    def add(self, result: NodeResult) -> None:
+        self._session.write(_ADD_NODE_RESULT, node_result_row(result))
+
+    def delete(self, workflow_id: str) -> int:
+        return self._session.write(_DELETE_NODE_RESULTS, (workflow_id,))
