@@ -50,6 +50,8 @@ def plan_lines(plan: BatchPlan) -> list[str]:
         lines.append(f"  stale because these changed: {', '.join(reasons)}")
     if plan.counts[CellState.FAILED]:
         lines.append("  failed cells are not run again until their code or case changes")
+    if plan.counts[CellState.PAUSED]:
+        lines.append("  paused cells wait for an answer: add it to the case's answers")
     return [*lines, *_sharing(plan)]
 
 
@@ -140,6 +142,7 @@ def _states(plan: BatchPlan) -> str:
         CellState.DONE: "done",
         CellState.ADOPTED: "answered by other batches",
         CellState.FAILED: "failed",
+        CellState.PAUSED: "paused",
         CellState.STALE: "stale",
         CellState.NEW: "new",
     }

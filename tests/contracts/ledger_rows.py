@@ -151,7 +151,7 @@ def execution(
         node_executions=4,
         cache_hits=5,
         retries=2,
-        answers=3,
+        answers={"q": 2, "r": 0},
         root_key="root",
         input_tokens=5,
         output_tokens=6,
@@ -215,6 +215,7 @@ def link(sequence: int, checkpoint_id: str = "c1", execution_id: str = "e") -> C
         namespace="outer:t1",
         answers=2,
         exact=False,
+        store_id=BlobId(digest("store")),
     )
 
 

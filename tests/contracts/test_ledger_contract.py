@@ -470,6 +470,11 @@ class TestExecutions:
             cache_hits=make.execution().cache_hits + 7,
         )
 
+    def test_set_answers(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.executions.set_answers("e", {"größe": 1}))
+        wanted = replace(make.execution(), answers={"größe": 1})
+        assert read(filled, lambda uow: uow.executions.get("e")) == wanted
+
     def test_set_status(self, filled: OpenUnitOfWork) -> None:
         change(filled, lambda uow: uow.executions.set_status("e", ExecutionStatus.PAUSED))
         wanted = replace(make.execution(), status=ExecutionStatus.PAUSED)
@@ -481,6 +486,8 @@ class TestExecutions:
                 uow.executions.advance("x", CheckpointId("c"), 0, None, 0)
             with pytest.raises(LedgerError, match="'x'"):
                 uow.executions.set_status("x", ExecutionStatus.PAUSED)
+            with pytest.raises(LedgerError, match="'x'"):
+                uow.executions.set_answers("x", {})
 
     def test_delete_takes_what_belongs_to_it(self, filled: OpenUnitOfWork) -> None:
         files = make.commit(make.memento("a"))

@@ -15,7 +15,7 @@ from wtb_prefect.infrastructure.workflow.gate import make_gate
 from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor
 from wtb_prefect.infrastructure.workflow.node_swap import (
     clone_builder,
-    instrument,
+    execute_by,
     replace_runnable,
     swap,
 )
@@ -137,7 +137,6 @@ def test_the_builder_of_the_user_is_not_touched() -> None:
     for _ in range(2):
         clone = clone_builder(mine)
         swap(clone, "end", narrower)
-        instrument(clone, lambda _: DefaultNodeExecutor())
         replace_runnable(clone, "n", make_gate("n", ("a",)))
         clone.compile()
     assert (mine.nodes, mine.edges, mine.compiled) == (nodes, edges, False)
@@ -149,7 +148,7 @@ def test_a_swapped_node_runs_in_place_and_sees_the_kept_schema() -> None:
     """The graph with the variant, run."""
     made = clone_builder(builder())
     swap(made, "n", variant)
-    instrument(made, lambda _: DefaultNodeExecutor())
+    made.nodes["n"].runnable = execute_by("n", made.nodes["n"].runnable, DefaultNodeExecutor())
     assert asyncio.run(made.compile().ainvoke({"a": 1, "b": 2})) == {"a": 11, "b": 2}
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wtb_prefect.application.answers import check_importable
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
 from wtb_prefect.application.run_batch import (
@@ -40,14 +41,18 @@ def plan_request(request: BatchRequest, session: Session) -> BatchPlan:
     return plan_batch(request, session, base.commit_id if base else None)
 
 
-def register_request(request: BatchRequest, session: Session, is_alive: IsAlive) -> BatchPlan:
-    """Checks a request and stores it in the ledger under its batch id.
+def register_request(
+    request: BatchRequest, session: Session, is_alive: IsAlive, runner: str
+) -> BatchPlan:
+    """Checks a request and stores it in the ledger under its batch id, for a runner that reads it
+    there.
 
     Raises:
         BatchBusyError: another live process runs this batch.
     """
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
+    check_importable(plan.cases, runner)
     return register_batch(plan, base, is_alive, session)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wtb_prefect.application.references import reference_to
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.domain.batch_test import Case, StoredCase
 from wtb_prefect.domain.file_processing import FileCommit, FileMemento, commit_id_of
@@ -19,10 +20,16 @@ _RECENT = 64
 
 
 def case_fingerprint(session: Session, case: Case) -> str:
-    """Digest of everything in a case that its answer may depend on (tags and metadata do not)."""
+    """Digest of everything in a case that its result may depend on (tags and metadata do not)."""
     _, payload = session.codec.dump({"state": dict(case.state), "expected": case.expected})
     files = [[path, _content_id(content)] for path, content in sorted(case.files.items())]
-    return digest("case", hashlib.sha256(payload).hexdigest(), files)
+    parts = ["case", hashlib.sha256(payload).hexdigest(), files]
+    if callable(case.answers):
+        parts.append(session.fingerprint(case.answers))
+    elif case.answers:
+        _, answers = session.codec.dump({"answers": list(case.answers)})
+        parts.append(hashlib.sha256(answers).hexdigest())
+    return digest(*parts)
 
 
 def store_case(
@@ -34,6 +41,7 @@ def store_case(
     payload = {
         "state": dict(case.state),
         "expected": case.expected,
+        "answers": _stored_answers(session, case),
         "tags": list(case.tags),
         "metadata": dict(case.metadata),
         "files": [[m.path, m.blob_id, m.size, m.mode] for m in files],
@@ -55,7 +63,7 @@ def load_cases(session: Session, batch_id: str) -> list[Case]:
     """All cases of a stored batch, in order; their files are references to stored contents."""
     with session.open_uow() as uow:
         stored = uow.cases.list(batch_id)
-    return [_case(s.case_id, session.codec.load(s.encoding, s.payload)) for s in stored]
+    return [_case(s.case_id, session.codec.load(s.encoding, s.payload), session) for s in stored]
 
 
 def load_case(uow: UnitOfWork, session: Session, scope: BatchScope, case_id: str) -> PreparedCase:
@@ -72,7 +80,9 @@ def load_case(uow: UnitOfWork, session: Session, scope: BatchScope, case_id: str
         scope.recent_cases[case_id] = stored
     data = session.codec.load(stored.encoding, stored.payload)
     return PreparedCase(
-        case=_case(case_id, data), fingerprint=stored.fingerprint, commit_id=data["commit_id"]
+        case=_case(case_id, data, session),
+        fingerprint=stored.fingerprint,
+        commit_id=data["commit_id"],
     )
 
 
@@ -84,11 +94,26 @@ def _stored_case(uow: UnitOfWork, batch_id: str, case_id: str) -> StoredCase:
     return stored
 
 
-def _case(case_id: str, data: Mapping[str, Any]) -> Case:
+def _stored_answers(session: Session, case: Case) -> Any:
+    if callable(case.answers):
+        session.answer_functions[case.id] = case.answers
+        return {"function": reference_to(case.answers)}
+    return list(case.answers or ())
+
+
+def _answers(session: Session, case_id: str, stored: Any) -> Any:
+    if not isinstance(stored, Mapping):
+        return stored
+    here = session.answer_functions.get(case_id)
+    return session.resolve(stored["function"]) if here is None else here
+
+
+def _case(case_id: str, data: Mapping[str, Any], session: Session) -> Case:
     return Case(
         id=case_id,
         state=data["state"],
         expected=data["expected"],
+        answers=_answers(session, case_id, data.get("answers", ())),
         files={
             path: FileMemento(path=path, blob_id=blob, size=size, mode=mode)
             for path, blob, size, mode in data["files"]

@@ -48,6 +48,7 @@ class CellState(StrEnum):
     DONE = "done"
     ADOPTED = "adopted"
     FAILED = "failed"
+    PAUSED = "paused"
     STALE = "stale"
 
 
@@ -206,7 +207,9 @@ def _check_states(cases: Sequence[Case], session: Session) -> None:
     for case in cases:
         try:
             session.engine.check_input(case.state)
-            session.codec.check({"expected": case.expected, "metadata": dict(case.metadata)})
+            answers = None if callable(case.answers) else list(case.answers or ()) or None
+            checked = {"expected": case.expected, "metadata": dict(case.metadata)}
+            session.codec.check({**checked, "answers": answers})
         except StateError as exc:
             raise StateError(f"case {case.id!r}: {exc}") from exc
 
@@ -291,6 +294,14 @@ def _is_reusable(cell: BatchCell) -> bool:
     return not any(value.startswith("?") for value in cell.fingerprints.values())
 
 
+_ENDED = {
+    ExecutionStatus.COMPLETED: CellState.DONE,
+    ExecutionStatus.FAILED: CellState.FAILED,
+    # It asks the same question again until its case has an answer, which is another key.
+    ExecutionStatus.PAUSED: CellState.PAUSED,
+}
+
+
 def _planned(
     cell: BatchCell, recorded: BatchCell | None, elsewhere: BatchCell | None
 ) -> PlannedCell:
@@ -298,11 +309,11 @@ def _planned(
         if elsewhere is None:
             return PlannedCell(cell=cell, state=CellState.NEW)
         return PlannedCell(cell=_answered(cell, elsewhere), state=CellState.ADOPTED)
-    if not recorded.status.is_final:
+    state = _ENDED.get(recorded.status)
+    if state is None:
         return PlannedCell(cell=cell, state=CellState.NEW)
     if recorded.key == cell.key:
-        done = recorded.status is ExecutionStatus.COMPLETED
-        return PlannedCell(cell=recorded, state=CellState.DONE if done else CellState.FAILED)
+        return PlannedCell(cell=recorded, state=state)
     changed = tuple(
         name
         for name in sorted({*recorded.fingerprints, *cell.fingerprints})

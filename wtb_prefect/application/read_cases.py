@@ -23,10 +23,10 @@ _SHOWN = 20
 def read_cases(cases: Cases) -> tuple[Case, ...]:
     """Cases of a list, or of a `.jsonl` or `.csv` file.
 
-    A JSON line is an object with `id`, `state` and optionally `expected`, `files`, `tags`,
-    `metadata`. A CSV row has the columns `id` and optionally `expected` and `tags` (separated by
-    spaces); every other column is a state key with text, or with JSON where its header ends in
-    `:json`.
+    A JSON line is an object with `id`, `state` and optionally `expected`, `files`, `answers` (to
+    `interrupt()`, in the order of the questions), `tags`, `metadata`. A CSV row has the columns
+    `id` and optionally `expected` and `tags` (separated by spaces); every other column is a state
+    key with text, or with JSON where its header ends in `:json`.
 
     Raises:
         NotFoundError: the file does not exist.
@@ -83,13 +83,12 @@ def _case(row: Any) -> Case:
     case_id = str(row["id"]) if isinstance(row["id"], int) else row["id"]
     if not isinstance(row["state"], Mapping):
         raise InvalidInputError(f"'state' is {type(row['state']).__name__}, not an object")
-    if row.get("answers"):
-        raise InvalidInputError("'answers' (for interrupt()) are not supported yet")
     return Case(
         id=valid_name("case id", case_id),
         state=dict(row["state"]),
         expected=row.get("expected"),
         files=_files(row.get("files") or {}),
+        answers=_answers(row.get("answers")),
         tags=_tags(row.get("tags") or ()),
         metadata=_metadata(row.get("metadata") or {}),
     )
@@ -121,6 +120,14 @@ def _check_text(path: str, content: str) -> None:
         content.encode()
     except UnicodeEncodeError as exc:
         raise InvalidInputError(f"'files': {path!r} is not text in UTF-8: {exc}") from exc
+
+
+def _answers(answers: Any) -> Any:
+    if answers is None or callable(answers) or isinstance(answers, (list, tuple)):
+        return answers
+    raise InvalidInputError(
+        "'answers' is a list, in the order of the questions, or a function of the question"
+    )
 
 
 def _tags(tags: Any) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ their own.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from wtb_prefect.application.step_records import Front, Record, Spent, Visit
+from wtb_prefect.domain.checkpoint import SubgraphHeads
 from wtb_prefect.domain.execution import Execution, Lineage, NodeFailure
 from wtb_prefect.domain.file_processing import (
     CheckpointFileLink,
@@ -26,110 +27,87 @@ from wtb_prefect.domain.file_processing import (
     FileMemento,
     commit_id_of,
 )
-from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.interfaces.clock import Clock
+from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
-from wtb_prefect.domain.interfaces.workflow_engine import TaskStart
+from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, TaskStart
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
-from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import InfrastructureError
 
-
-@dataclass(slots=True)
-class _Visit:
-    """A node of the current super-step."""
-
-    node: str
-    replayed: bool
-    started_at: datetime
-    started: float
-    calls: int = 0
-    duration: float = 0.0
-    usage: tuple[int, int] = (0, 0)
-    finished: bool = False
-    saved: bool = False
-    error: NodeFailure | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """The rows of one checkpoint, or of one set of pending writes."""
-
-    boundaries: list[NodeBoundary]
-    exits: list[str]
-    link: CheckpointFileLink
-    commit: FileCommit | None
-    events: list[OutboxEvent]
-
-
-@dataclass(slots=True)
-class Usage:
-    """What an execution spent since this recorder began."""
-
-    bodies: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+ImplementationOf = Callable[[str, Mapping[str, str]], tuple[str, str]]
 
 
 @dataclass(slots=True)
 class StepRecorder:
     """The `StepObserver` of one execution.
 
-    `tree` is what the workspace held at the last commit; `fingerprint` gives the identity of a
-    node's code under the execution's choices.
+    `tree` is what the workspace held at the last commit; `implementation_of` gives variant and
+    fingerprint of a node's code under the execution's choices; `heads` is where subgraphs stand.
     """
 
     execution: Execution
     workspace: Workspace
     tree: Mapping[str, FileMemento]
     open_uow: OpenUnitOfWork
+    tracker: FileTracker
     clock: Clock
-    fingerprint: Callable[[str, str], str]
+    implementation_of: ImplementationOf
     sequence: int = 0
     unsaved_execution: bool = True
-    spent: Usage = field(default_factory=Usage)
-    head: CheckpointId | None = field(init=False)
-    step: int = field(init=False)
+    heads: SubgraphHeads = field(default_factory=SubgraphHeads)
+    store_id: BlobId | None = None
+    spent: Spent = field(default_factory=Spent)
     commit_id: str | None = field(init=False)
-    _visits: dict[str, _Visit] = field(default_factory=dict)
-    _uncounted: int = 0
-    _bodies_lock: threading.Lock = field(default_factory=threading.Lock)
+    answers: Mapping[str, int] = field(init=False)
+    _fronts: dict[str, Front] = field(init=False)
+    _unwritten_spent: Spent = field(default_factory=Spent)
     _commit: FileCommit | None = None
-    _unwritten: list[_Record] = field(default_factory=list)
+    _unwritten: list[Record] = field(default_factory=list)
+    _store_changed: Callable[[], bytes | None] | None = None
 
     def __post_init__(self) -> None:
-        self.head = self.execution.head
-        self.step = self.execution.step
         self.commit_id = self.execution.commit_id
+        self.answers = self.execution.answers
+        self._fronts = {ns: Front(head, -2) for ns, head in self.heads.all.items()}
+        self._fronts[""] = Front(self.execution.head, self.execution.step)
+
+    @property
+    def head(self) -> CheckpointId | None:
+        """The latest recorded checkpoint of the top graph."""
+        return self._fronts[""].head
+
+    @property
+    def step(self) -> int:
+        """The super-step of `head`."""
+        return self._fronts[""].step
 
     def task_started(self, task: TaskStart) -> None:
         """See `StepObserver.task_started`; what bodies did before has to be durable first."""
-        if any(record.boundaries or record.exits for record in self._unwritten):
+        if any(record.has_visits for record in self._unwritten):
             self.flush()
-        self._visits[task.task_id] = _Visit(
-            task.node, task.replayed, self.clock.now(), self.clock.elapsed()
-        )
+        visit = self._visit(task.task_id, task.node, task.namespace)
+        visit.replayed, visit.opened = task.replayed, task.opened
 
-    def body_called(self, task_id: str) -> None:
-        """See `StepObserver.body_called`; sync nodes call from threads."""
-        with self._bodies_lock:
-            self._uncounted += 1
-            if (visit := self._visits.get(task_id)) is not None:
-                visit.calls += 1
+    def body_called(self, task_id: str, node: str, namespace: str) -> None:
+        """See `StepObserver.body_called`."""
+        self._visit(task_id, node, namespace).calls += 1
+        self._unwritten_spent.bodies += 1
 
-    async def task_finished(self, task_id: str, usage: tuple[int, int]) -> bool:
+    async def task_finished(self, task_id: str, namespace: str, usage: tuple[int, int]) -> bool:
         """See `StepObserver.task_finished`."""
-        visit = self._visits.get(task_id)
+        visits = self._front(namespace).visits
+        visit = visits.get(task_id)
         if visit is None:
             # LangGraph's own task, for the input; with no node beside it its checkpoint follows.
-            return bool(self._visits)
+            return bool(visits)
         self._end(visit)
         visit.usage = usage
         self.spent.input_tokens += usage[0]
         self.spent.output_tokens += usage[1]
-        running = [other for other in self._visits.values() if not other.replayed]
+        running = [other for other in visits.values() if not other.replayed]
         if len(running) == 1:
             return False
         await self.checkpoint_coming()
@@ -137,35 +115,40 @@ class StepRecorder:
 
     def task_saved(self, task_id: str) -> None:
         """See `StepObserver.task_saved`: files and boundary belong to the pending writes now."""
-        visit = self._visits.get(task_id)
-        if visit is None or self.head is None:
+        found = self._find(task_id)
+        if found is None or found[0].head is None:
             return
-        boundary = self._boundary(task_id, visit, None)
-        self._record([boundary], [], self.head, None, pending=True)
+        front, visit = found
+        boundary = self._boundary(task_id, front, visit, None)
+        self._record([boundary], [], self._link(visit.namespace, front.head, pending=True))
         self.flush()
         visit.saved = True
 
     def task_failed(self, task_id: str, error: NodeFailure) -> None:
         """See `StepObserver.task_failed`; the row is written when the execution ends."""
-        visit = self._visits.get(task_id)
-        if visit is None:
+        found = self._find(task_id)
+        if found is None:
             return
+        _, visit = found
         self._end(visit)
-        visit.error = NodeFailure(
-            node=visit.node, type=error.type, message=error.message, traceback=error.traceback
-        )
+        visit.error = replace(error, node=visit.node)
 
     def attributed(self, error: NodeFailure) -> NodeFailure:
         """What ended the run, with the node of the current super-step that raised it, if one did.
 
-        Several siblings may fail at once, and a failure that an error handler took is none.
+        Several siblings may fail at once, and a failure that an error handler took is none. Inside
+        a subgraph the innermost node is the one that raised.
         """
-        failures = (visit.error for visit in self._visits.values() if visit.error is not None)
-        same = (f for f in failures if (f.type, f.message) == (error.type, error.message))
-        return next(same, error)
+        failures = (visit.error for _, _, visit in self._open_visits() if visit.error is not None)
+        same = [f for f in failures if (f.type, f.message) == (error.type, error.message)]
+        return max(same, key=lambda f: (f.node or "").count("|"), default=error)
 
     async def checkpoint_coming(self) -> None:
         """See `StepObserver.checkpoint_coming`."""
+        if self._store_changed is not None and (content := self._store_changed()) is not None:
+            # As durable as files are, before the checkpoint that goes with it.
+            (stored,) = await asyncio.to_thread(self.tracker.store_texts, [("store", content)])
+            self.store_id = stored.blob_id
         if not self.workspace.is_made:
             return
         # Hashing many or large files would hold up every other execution of this process.
@@ -184,26 +167,51 @@ class StepRecorder:
             )
             self.tree = snapshot.files
 
-    def checkpoint_saved(
-        self, checkpoint_id: CheckpointId, parent_id: CheckpointId | None, step: int
-    ) -> None:
+    def checkpoint_saved(self, saved: SavedCheckpoint) -> None:
         """See `StepObserver.checkpoint_saved`."""
-        boundaries, exits = self._ended_visits(checkpoint_id)
-        self._record(boundaries, exits, checkpoint_id, parent_id, pending=False, step=step)
-        self.head, self.step = checkpoint_id, step
-        self._visits.clear()
+        front = self._front(saved.namespace)
+        boundaries, exits = self._ended_visits(front, saved.checkpoint_id)
+        link = self._link(saved.namespace, saved.checkpoint_id, pending=bool(saved.namespace))
+        link = replace(
+            link, step=saved.step, parent_checkpoint_id=saved.parent_id, exact=saved.exact
+        )
+        self._record(boundaries, exits, link)
+        front.head, front.step = saved.checkpoint_id, saved.step
+        front.visits.clear()
+        if not saved.namespace:
+            # Subgraphs without a memory of their own end with the super-step of their task.
+            self._fronts = {ns: kept for ns, kept in self._fronts.items() if ":" not in ns}
 
-    def begin_at(self, lineage: Lineage) -> None:
-        """Notes where a fork begins; written with what follows."""
-        self._record([], [], lineage.checkpoint_id, None, pending=False, claimed=False)
+    def answered(self, given: Mapping[str, int]) -> None:
+        """See `StepObserver.answered`: noted before the answers are given."""
+        self.answers = given
+        self.flush()
+        with self.open_uow(write=True) as uow:
+            uow.executions.set_answers(self.execution.execution_id, given)
+            uow.commit()
+
+    def store_opened(self, changed: Callable[[], bytes | None]) -> None:
+        """See `StepObserver.store_opened`."""
+        self._store_changed = changed
+
+    def begin_at(self, lineage: Lineage, inherited: int) -> None:
+        """Notes where a fork begins, and what of its subgraphs came with it; written with what
+        follows. `inherited` is the number of answers its parent had used there."""
+        self.answers = {q: n for q, n in self.execution.answers.items() if n < inherited}
+        for namespace, head in self.heads.standing.items():
+            self._record([], [], self._link(namespace, head, pending=True), claimed=False)
+        begin = self._link("", lineage.checkpoint_id, pending=False)
+        self._record([], [], begin, claimed=False)
+        for namespace, head in self.heads.under_way.items():
+            self._record([], [], self._link(namespace, head, pending=True), claimed=False)
 
     def flush(self) -> None:
         """Writes what is not in the ledger yet, in one transaction."""
         if self._unwritten or self.unsaved_execution:
             with self.open_uow(write=True) as uow:
-                bodies = self._write(uow)
+                written = self._write(uow)
                 uow.commit()
-            self._written(bodies)
+            self._written(written)
 
     def show(self) -> None:
         """The same for onlookers: a ledger that is busy now will have it with the next record."""
@@ -213,84 +221,95 @@ class StepRecorder:
     def write_end(self, uow: UnitOfWork) -> None:
         """Writes what is left, failed visits included, within the caller's transaction."""
         self._written(self._write(uow))
-        with self._bodies_lock:
-            self.spent.bodies += self._uncounted
-            self._uncounted = 0
+        self._written(self._unwritten_spent)
         failed = [
-            self._boundary(task_id, visit, None)
-            for task_id, visit in self._visits.items()
+            self._boundary(task_id, front, visit, None)
+            for task_id, front, visit in self._open_visits()
             if visit.error is not None
         ]
         if failed:
             uow.node_boundaries.save_many(failed)
 
-    def _end(self, visit: _Visit) -> None:
+    def _front(self, namespace: str) -> Front:
+        return self._fronts.setdefault(namespace, Front(None, -2))
+
+    def _visit(self, task_id: str, node: str, namespace: str) -> Visit:
+        visits = self._front(namespace).visits
+        if task_id not in visits:
+            visits[task_id] = Visit(node, namespace, self.clock.now(), self.clock.elapsed())
+        return visits[task_id]
+
+    def _find(self, task_id: str) -> tuple[Front, Visit] | None:
+        for known, front, visit in self._open_visits():
+            if known == task_id:
+                return front, visit
+        return None
+
+    def _open_visits(self) -> list[tuple[str, Front, Visit]]:
+        return [
+            (task_id, front, visit)
+            for front in self._fronts.values()
+            for task_id, visit in front.visits.items()
+        ]
+
+    def _end(self, visit: Visit) -> None:
         visit.finished = True
         visit.duration = self.clock.elapsed() - visit.started
-        if visit.calls == 0:  # a subgraph or composed runnable, which does not report its calls
-            visit.calls = 1
-            self._uncounted += 1
+        if visit.cached:
+            self._unwritten_spent.cache_hits += 1
 
-    def _write(self, uow: UnitOfWork) -> int:
-        """Adds the rows; answers the node bodies they count. Nothing is forgotten before the
-        caller's transaction is committed."""
+    def _write(self, uow: UnitOfWork) -> Spent:
+        """Adds the rows; answers what they count. Nothing is forgotten before the caller's
+        transaction is committed."""
         if self.unsaved_execution:
-            uow.executions.save(self.execution)
-        with self._bodies_lock:
-            # A body that is still running is not saved work: it counts when its visit ends.
-            running = (visit.calls for visit in self._visits.values() if not visit.finished)
-            bodies = self._uncounted - sum(running)
+            uow.executions.save(replace(self.execution, answers=self.answers))
+        # A body that is still running is not saved work: it counts when its visit ends.
+        running = sum(v.calls for _, _, v in self._open_visits() if not v.finished)
+        bodies = self._unwritten_spent.bodies - running
+        hits = self._unwritten_spent.cache_hits
         for record in self._unwritten:
-            self._write_record(uow, record)
+            record.write(uow)
         if self._unwritten and self.head is not None:
             uow.executions.advance(
-                self.execution.execution_id, self.head, self.step, self.commit_id, bodies
+                self.execution.execution_id, self.head, self.step, self.commit_id, bodies, hits
             )
-            return bodies
-        return 0
+            return Spent(bodies, hits)
+        return Spent()
 
-    def _write_record(self, uow: UnitOfWork, record: _Record) -> None:
-        if record.boundaries:
-            uow.node_boundaries.save_many(record.boundaries)
-        if record.exits:
-            uow.node_boundaries.set_exit(
-                self.execution.execution_id, record.exits, record.link.checkpoint_id
-            )
-        if record.commit is not None:
-            uow.file_commits.add(record.commit)
-        uow.checkpoint_files.save(record.link)
-        uow.outbox.add_many(record.events)
-
-    def _written(self, bodies: int) -> None:
+    def _written(self, written: Spent) -> None:
         self.unsaved_execution = False
         self._unwritten.clear()
-        with self._bodies_lock:
-            self._uncounted -= bodies
+        bodies, hits = written.bodies, written.cache_hits
+        self._unwritten_spent.bodies -= bodies
+        self._unwritten_spent.cache_hits -= hits
         self.spent.bodies += bodies
+        self.spent.cache_hits += hits
 
-    def _ended_visits(self, checkpoint_id: CheckpointId) -> tuple[list[NodeBoundary], list[str]]:
+    def _ended_visits(
+        self, front: Front, checkpoint_id: CheckpointId
+    ) -> tuple[list[NodeBoundary], list[str]]:
         """Boundaries of visits that this checkpoint ends: new ones, and the tasks of saved ones."""
+        visits = front.visits.items()
         fresh = [
-            self._boundary(task_id, visit, checkpoint_id)
-            for task_id, visit in self._visits.items()
+            self._boundary(task_id, front, visit, checkpoint_id)
+            for task_id, visit in visits
             if visit.finished and not visit.saved and not visit.replayed
         ]
-        recorded = (task for task, visit in self._visits.items() if visit.saved or visit.replayed)
-        return fresh, list(recorded)
+        return fresh, [task for task, visit in visits if visit.saved or visit.replayed]
 
     def _boundary(
-        self, task_id: str, visit: _Visit, exit_checkpoint: CheckpointId | None
+        self, task_id: str, front: Front, visit: Visit, exit_checkpoint: CheckpointId | None
     ) -> NodeBoundary:
-        variant = self.execution.choices.get(visit.node, ORIGINAL)
+        variant, fingerprint = self.implementation_of(visit.node, self.execution.choices)
         return NodeBoundary(
             execution_id=self.execution.execution_id,
             task_id=task_id,
             node=visit.node,
-            step=self.step + 1,
+            step=front.step + 1,
             variant=variant,
-            fingerprint=self.fingerprint(visit.node, variant),
+            fingerprint=fingerprint,
             status=BoundaryStatus.FAILED if visit.error else BoundaryStatus.COMPLETED,
-            entry_checkpoint_id=self.head,
+            entry_checkpoint_id=front.head,
             exit_checkpoint_id=exit_checkpoint,
             started_at=visit.started_at,
             duration=visit.duration,
@@ -298,51 +317,62 @@ class StepRecorder:
             error=visit.error,
             input_tokens=visit.usage[0],
             output_tokens=visit.usage[1],
+            namespace=visit.namespace,
+            cached=visit.cached,
+        )
+
+    def _link(
+        self, namespace: str, checkpoint_id: CheckpointId | None, *, pending: bool
+    ) -> CheckpointFileLink:
+        """A record of now. Those of subgraphs are pending for the top graph."""
+        assert checkpoint_id is not None
+        front = self._front(namespace)
+        done = (v.node for v in front.visits.values() if v.finished or v.replayed)
+        return CheckpointFileLink(
+            execution_id=self.execution.execution_id,
+            checkpoint_id=checkpoint_id,
+            commit_id=self.commit_id,
+            pending=pending,
+            sequence=self.sequence,
+            step=front.step,
+            created_at=self.clock.now(),
+            nodes=tuple(done),
+            namespace=namespace,
+            answers=len(self.answers),
+            store_id=self.store_id,
         )
 
     def _record(
         self,
         boundaries: list[NodeBoundary],
         exits: list[str],
-        checkpoint_id: CheckpointId,
-        parent_id: CheckpointId | None,
+        link: CheckpointFileLink,
         *,
-        pending: bool,
-        step: int | None = None,
         claimed: bool = True,
     ) -> None:
-        now = self.clock.now()
         events: list[OutboxEvent] = []
         commit, self._commit = self._commit, None
         if commit is not None:
             self.commit_id = commit.commit_id
-            events.append(self._event(OutboxEventType.FILE_COMMIT_VERIFY, self.commit_id, now))
-        link = CheckpointFileLink(
-            execution_id=self.execution.execution_id,
-            checkpoint_id=checkpoint_id,
-            commit_id=self.commit_id,
-            pending=pending,
-            sequence=self.sequence,
-            step=self.step if step is None else step,
-            created_at=now,
-            parent_checkpoint_id=parent_id,
-            nodes=tuple(v.node for v in self._visits.values() if v.finished or v.replayed),
-        )
+            kind = OutboxEventType.FILE_COMMIT_VERIFY
+            events.append(self._event(kind, self.commit_id, link.created_at))
+        link = replace(link, commit_id=self.commit_id)
         self.sequence += 1
-        if not pending:
-            events.append(self._event(OutboxEventType.CHECKPOINT_VERIFY, checkpoint_id, now))
-        if self.commit_id is not None:
-            subject = f"{checkpoint_id}:{self.commit_id}"
-            events.append(self._event(OutboxEventType.CHECKPOINT_FILE_LINK_VERIFY, subject, now))
+        if claimed and not link.namespace:
+            events += self._claims(link)
         self._unwritten.append(
-            _Record(
-                boundaries=boundaries,
-                exits=exits,
-                link=link,
-                commit=commit,
-                events=events if claimed else [],
-            )
+            Record(boundaries=boundaries, exits=exits, link=link, commit=commit, events=events)
         )
+
+    def _claims(self, link: CheckpointFileLink) -> list[OutboxEvent]:
+        events = []
+        checkpoint_id, now = link.checkpoint_id, link.created_at
+        if not link.pending:
+            events.append(self._event(OutboxEventType.CHECKPOINT_VERIFY, checkpoint_id, now))
+        if link.commit_id is not None:
+            subject = f"{checkpoint_id}:{link.commit_id}"
+            events.append(self._event(OutboxEventType.CHECKPOINT_FILE_LINK_VERIFY, subject, now))
+        return events
 
     def _event(self, kind: OutboxEventType, subject: str, now: datetime) -> OutboxEvent:
         execution_id = self.execution.execution_id

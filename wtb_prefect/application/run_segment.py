@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.evaluate import Evidence, evaluate
 from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
@@ -15,6 +16,8 @@ from wtb_prefect.application.load_case import load_case
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.domain.batch_test import Case
+from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import (
     Execution,
@@ -22,7 +25,8 @@ from wtb_prefect.domain.execution import (
     ExecutionStatus,
     Lineage,
 )
-from wtb_prefect.domain.identifiers import thread_id
+from wtb_prefect.domain.file_processing import CheckpointFileLink
+from wtb_prefect.domain.identifiers import BlobId, thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
@@ -64,14 +68,45 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
             session.engine.variant_fingerprint,
         )
         known = uow.executions.get(stretch.execution_id)
-        parent = uow.executions.get(item.parent_id) if item.parent_id else None
+        parent = _parent(uow, item.parent_id)
     if known is not None and known.status.is_final:
         return await _already_done(item, known, prepared, scope, session)
     if known is not None and known.head is not None:
-        execution, links = _rewound(known, session)
+        begin = _rewound(known, session)
     else:
-        execution, links = _start(item, stretch, parent, prepared, scope, session), 0
-    return await _run(item, execution, links, prepared, scope, session)
+        begin = _start(item, stretch, parent, prepared, scope, session)
+    return await _run(item, begin, prepared, scope, session)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parent:
+    """An execution to fork from, and its records."""
+
+    execution: Execution
+    links: list[CheckpointFileLink]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begin:
+    """What a stretch begins with: its row, where its subgraphs stand, what its store holds.
+
+    `sequence` is the number of its next record; `inherited` the answers used before a fork.
+    """
+
+    execution: Execution
+    sequence: int = 0
+    heads: SubgraphHeads = field(default_factory=SubgraphHeads)
+    store_id: BlobId | None = None
+    inherited: int = 0
+
+
+def _parent(uow: UnitOfWork, execution_id: str | None) -> _Parent | None:
+    if execution_id is None:
+        return None
+    found = uow.executions.get(execution_id)
+    if found is None or found.head is None:
+        raise LedgerError(f"execution {execution_id}, to be forked, is not in the ledger")
+    return _Parent(execution=found, links=uow.checkpoint_files.list(execution_id))
 
 
 async def _already_done(
@@ -115,13 +150,12 @@ def _children(item: WorkItem, trunk: Execution, scope: BatchScope) -> tuple[Work
 
 async def _run(
     item: WorkItem,
-    execution: Execution,
-    links: int,
+    begin: _Begin,
     prepared: PreparedCase,
     scope: BatchScope,
     session: Session,
 ) -> SegmentOutcome:
-    resumed = execution.head is not None
+    execution = begin.execution
     tree = CommitTree(session.open_uow, execution.commit_id)
     workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
     recorder = StepRecorder(
@@ -129,27 +163,23 @@ async def _run(
         workspace=workspace,
         tree=tree,
         open_uow=session.open_uow,
+        tracker=session.tracker,
         clock=session.clock,
-        fingerprint=session.engine.variant_fingerprint,
-        sequence=links,
-        unsaved_execution=links == 0,
+        implementation_of=session.engine.implementation_of,
+        sequence=begin.sequence,
+        unsaved_execution=begin.sequence == 0,
+        heads=begin.heads,
+        store_id=begin.store_id,
     )
-    if execution.lineage is not None and links == 0:
-        recorder.begin_at(execution.lineage)
+    if execution.lineage is not None and begin.sequence == 0:
+        recorder.begin_at(execution.lineage, begin.inherited)
     # One that lasts is seen in the ledger while it runs; short ones are written once, at the end.
     visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.show)
     began = session.clock.elapsed()
-    request = Advance(
-        thread_id=thread_id(execution.execution_id),
-        choices=execution.choices,
-        gated=frozenset(execution.gated),
-        input=None if resumed else prepared.case.state,
-        step=execution.step,
-        workspace=workspace,
-        tags={"wtb_case_id": item.case_id, "wtb_execution_id": execution.execution_id},
-    )
     try:
-        stop = await session.engine.advance(request, recorder)
+        stop = await session.engine.advance(
+            _advance(begin, recorder, prepared.case, session), recorder
+        )
     finally:
         visible.cancel()
     ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
@@ -165,14 +195,31 @@ async def _run(
     return SegmentOutcome(children=children, node_executions=recorder.spent.bodies)
 
 
+def _advance(begin: _Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
+    execution = begin.execution
+    return Advance(
+        thread_id=thread_id(execution.execution_id),
+        choices=execution.choices,
+        gated=frozenset(execution.gated),
+        input=case.state if execution.head is None else None,
+        step=execution.step,
+        workspace=recorder.workspace,
+        tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
+        subgraphs_under_way=bool(begin.heads.under_way),
+        answers=CaseAnswers(case.answers) if case.answers else None,
+        answered=recorder.answers,
+        store=None if begin.store_id is None else session.tracker.contents(begin.store_id),
+    )
+
+
 def _start(
     item: WorkItem,
     stretch: Stretch,
-    parent: Execution | None,
+    parent: _Parent | None,
     prepared: PreparedCase,
     scope: BatchScope,
     session: Session,
-) -> Execution:
+) -> _Begin:
     """A new execution: from the start, or forked."""
     thread = thread_id(stretch.execution_id)
     if session.checkpoints.latest(thread) is not None:
@@ -194,20 +241,17 @@ def _start(
         unshared_reason=item.unshared_reason,
         metadata={"combinations": list(item.combinations)},
     )
-    if item.parent_id is None:
-        return execution
-    if parent is None or parent.head is None:
-        raise LedgerError(f"execution {item.parent_id}, to be forked, is not in the ledger")
-    return _forked(execution, parent, session)
+    return _Begin(execution=execution) if parent is None else _forked(execution, parent, session)
 
 
-def _forked(execution: Execution, parent: Execution, session: Session) -> Execution:
+def _forked(execution: Execution, source: _Parent, session: Session) -> _Begin:
     """Copies the parent's head into the new thread. Its row follows: a fork without one is made
     again."""
+    parent, heads = source.execution, subgraph_heads(source.links)
     assert parent.head is not None
     thread = thread_id(execution.execution_id)
-    session.checkpoints.fork(thread_id(parent.execution_id), parent.head, thread)
-    return replace(
+    session.checkpoints.fork(thread_id(parent.execution_id), parent.head, thread, heads.all)
+    forked = replace(
         execution,
         lineage=Lineage(
             parent_id=parent.execution_id, checkpoint_id=parent.head, commit_id=parent.commit_id
@@ -215,10 +259,13 @@ def _forked(execution: Execution, parent: Execution, session: Session) -> Execut
         head=parent.head,
         step=parent.step,
         commit_id=parent.commit_id,
+        answers=parent.answers,
     )
+    store_id = source.links[-1].store_id if source.links else None
+    return _Begin(execution=forked, heads=heads, store_id=store_id, inherited=len(parent.answers))
 
 
-def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
+def _rewound(known: Execution, session: Session) -> _Begin:
     """An interrupted execution as the ledger has it; what the stores have beyond it is removed.
 
     Kept are the pending writes that the ledger knows: those of its own tasks, and while it still
@@ -229,14 +276,21 @@ def _rewound(known: Execution, session: Session) -> tuple[Execution, int]:
         line = uow.executions.lineage(known.execution_id)
         boundaries = uow.node_boundaries.list_many([ancestor.execution_id for ancestor in line])
         links = uow.checkpoint_files.list(known.execution_id)
+    heads = subgraph_heads(links)
+    points = {known.head, *heads.all.values()}
     pending = {
         b.task_id
         for found in boundaries.values()
         for b in found
-        if b.entry_checkpoint_id == known.head and b.exit_checkpoint_id is None and not b.error
+        if b.entry_checkpoint_id in points and b.exit_checkpoint_id is None and not b.error
     }
-    session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending)
-    return replace(known, status=ExecutionStatus.RUNNING), links[-1].sequence + 1
+    session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending, heads.all)
+    return _Begin(
+        execution=replace(known, status=ExecutionStatus.RUNNING),
+        sequence=links[-1].sequence + 1,
+        heads=heads,
+        store_id=links[-1].store_id,
+    )
 
 
 def _ended(
@@ -256,6 +310,7 @@ def _ended(
         next_nodes=stop.gates or stop.next_nodes,
         error=error,
         unshared_reason=stop.not_shareable or execution.unshared_reason,
+        answers=recorder.answers,
         input_tokens=execution.input_tokens + recorder.spent.input_tokens,
         output_tokens=execution.output_tokens + recorder.spent.output_tokens,
         duration=execution.duration + seconds,
@@ -273,8 +328,13 @@ def _record_end(
 ) -> None:
     with session.open_uow(write=True) as uow:
         recorder.write_end(uow)
-        total = ended.node_executions + recorder.spent.bodies
-        uow.executions.save(replace(ended, node_executions=total))
+        uow.executions.save(
+            replace(
+                ended,
+                node_executions=ended.node_executions + recorder.spent.bodies,
+                cache_hits=ended.cache_hits + recorder.spent.cache_hits,
+            )
+        )
         if ended.kind is not ExecutionKind.SEGMENT:
             uow.evaluation_results.replace(ended.execution_id, results)
             _resolve(uow, item, scope, ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from wtb_prefect.domain.batch_test import Case, RunOptions, StoredCase, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
@@ -30,7 +31,9 @@ def announce_nothing(execution: Execution) -> None:
 class Session:
     """One project with its stores open.
 
-    `announce` is told of each execution that ended, after its rows are durable.
+    `announce` is told of each execution that ended, after its rows are durable. `resolve` imports
+    what an import path names; `fingerprint` identifies the code of a function. `answer_functions`
+    are those of the cases of this process, by case id: a function need not be importable here.
     """
 
     project: ProjectDefinition
@@ -43,6 +46,9 @@ class Session:
     clock: Clock
     evaluator_fingerprints: Mapping[str, str]
     announce: Announce
+    resolve: Callable[[str], Any]
+    fingerprint: Callable[[Any], str]
+    answer_functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def evaluators(self) -> tuple[EvaluatorSpec, ...]:

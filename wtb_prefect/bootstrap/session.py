@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from wtb_prefect.application.evaluate import check_evaluator
@@ -20,8 +21,9 @@ from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
 from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
+from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
-from wtb_prefect.infrastructure.workflow.graph_source import resolve_graph
+from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
@@ -35,9 +37,13 @@ def open_session(
         NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
         LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
     """
-    source = resolve_graph(project.graph)
+    source = replace(resolve_graph(project.graph), context=project.context)
+    variants = [spec.implementation for spec in project.variants]
+    allowed = inspect_graph.allowed_types(source.builder, variants, project.allowed_types)
+    serializer = make_serializer(allowed)
+    store = content_of(source.store, serializer) if is_copyable(source.store) else None
     workflow = inspect_graph.describe(
-        source, project.workflow_id, project.name, project.import_path
+        source, project.workflow_id, project.name, project.import_path, store
     )
     for variant in project.variants:
         if variant.node not in workflow.node_names():
@@ -45,7 +51,6 @@ def open_session(
     for evaluator in project.evaluators:
         check_evaluator(evaluator)
     where = project.locations
-    serializer = make_serializer(inspect_graph.allowed_types(source.builder, project.allowed_types))
     database = open_database(where.database_url)
     try:
         checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
@@ -55,6 +60,7 @@ def open_session(
     engine = LangGraphEngine(
         source, workflow, project.variants, checkpoints, project.recursion_limit
     )
+    checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
     try:
         engine.check()
@@ -68,6 +74,8 @@ def open_session(
             codec=MsgpackCaseCodec(serializer),
             clock=SystemClock(),
             announce=announce,
+            resolve=load_attribute,
+            fingerprint=fingerprint_code,
             evaluator_fingerprints={
                 spec.name: fingerprint_code(spec.function, spec.version)
                 for spec in project.evaluators

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import CheckpointId
 
 
@@ -35,6 +36,40 @@ class StoredCheckpoint:
     channel_values: Mapping[str, Any]
     metadata: Mapping[str, Any]
     pending_tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubgraphHeads:
+    """Where the subgraphs of an execution stand: checkpoint namespace -> checkpoint.
+
+    `under_way` are those of the super-step that has not ended, `standing` the memories of stateful
+    subgraphs between two visits.
+    """
+
+    standing: Mapping[str, CheckpointId] = field(default_factory=dict)
+    under_way: Mapping[str, CheckpointId] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, CheckpointId]:
+        """Both."""
+        return {**self.standing, **self.under_way}
+
+
+def subgraph_heads(links: Iterable[CheckpointFileLink]) -> SubgraphHeads:
+    """The heads that an execution's records leave, in the order of their sequence.
+
+    A namespace with a task id (a `:`) ends with the super-step of that task.
+    """
+    standing: dict[str, CheckpointId] = {}
+    under_way: dict[str, CheckpointId] = {}
+    for link in links:
+        if link.namespace:
+            under_way[link.namespace] = link.checkpoint_id
+        elif not link.pending:
+            standing.update((ns, head) for ns, head in under_way.items() if ":" not in ns)
+            under_way.clear()
+    kept = {ns: head for ns, head in standing.items() if ns not in under_way}
+    return SubgraphHeads(standing=kept, under_way=under_way)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

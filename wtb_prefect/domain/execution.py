@@ -69,9 +69,9 @@ class Execution:
     of the checkpoint store", say where the execution stands.
 
     `root_key` names what every result of the same case and repeat depends on (graph, case, files):
-    only within it may one execution go on from another's checkpoint. `answers` counts the answers
-    to `interrupt()` used since the start, `retries` the attempts after a transient error,
-    `cache_hits` the visits that were answered by the node result cache.
+    only within it may one execution go on from another's checkpoint. `answers` says which answer
+    each question of `interrupt()` got since the start (question -> index), `retries` counts the
+    attempts after a transient error, `cache_hits` the visits that a cache answered.
     """
 
     execution_id: str
@@ -96,7 +96,7 @@ class Execution:
     node_executions: int = 0
     cache_hits: int = 0
     retries: int = 0
-    answers: int = 0
+    answers: Mapping[str, int] = field(default_factory=dict)
     root_key: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0

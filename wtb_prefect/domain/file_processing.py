@@ -59,7 +59,8 @@ class CheckpointFileLink:
 
     Links of a subgraph's checkpoints carry its `namespace` and are pending for the top graph.
     `answers` counts the answers to `interrupt()` used up to here since the start. `exact`: every
-    value of the checkpoint comes back from it as it was, types included.
+    value of the checkpoint comes back from it as it was, types included. `store_id` is the blob
+    with the content of the execution's LangGraph store, if it has one.
     """
 
     execution_id: str
@@ -74,6 +75,7 @@ class CheckpointFileLink:
     namespace: str = ""
     answers: int = 0
     exact: bool = True
+    store_id: BlobId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class ProjectDefinition:
     locations: ProjectLocations
     allowed_types: tuple[type, ...] = ()
     recursion_limit: int = 25
+    context: Any = None
 
     @property
     def workflow_id(self) -> str:

@@ -171,7 +171,7 @@ class TestBench:
                 f"{self.project.name!r} is not at the top level of a module; "
                 "move it to a file, or use runner='inline'"
             )
-        plan = register_request(request, self.session, is_alive)
+        plan = register_request(request, self.session, is_alive, runner)
         if on_plan is not None:
             on_plan(plan)
         # Prefect takes seconds to import: only those who run a flow pay for it.

@@ -31,6 +31,7 @@ class WorkflowProject:
         allowed_types: classes of your own that a state may hold and that the graph's schemas do
             not name; anything else is not rebuilt from a checkpoint.
         recursion_limit: super-steps an execution may take, as in LangGraph.
+        context: the runtime context (LangGraph's `context=`) of every execution.
 
     Example:
         ```python
@@ -54,6 +55,7 @@ class WorkflowProject:
         workspace: str | Path | None = None,
         allowed_types: Sequence[type] = (),
         recursion_limit: int = 25,
+        context: Any = None,
     ) -> None:
         self.name = valid_name("project name", name)
         self.graph = graph
@@ -62,6 +64,7 @@ class WorkflowProject:
         self._workspace = None if workspace is None else Path(workspace).absolute()
         self._allowed_types = tuple(allowed_types)
         self._recursion_limit = recursion_limit
+        self._context = context
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
         # Workers import the project again: remember where it was written.
@@ -99,7 +102,7 @@ class WorkflowProject:
         """Registers an alternative implementation of a node, as a decorator or directly.
 
         Args:
-            node: the node's name in the graph.
+            node: the node's name in the graph; inside a mounted subgraph its path, `outer|inner`.
             name: the variant's name; `original` is the graph's own implementation.
             implementation: anything LangGraph takes as a node.
             version: a text to change when something outside the code changes (a model, a prompt
@@ -109,7 +112,8 @@ class WorkflowProject:
         Raises:
             InvalidInputError: the name is taken, reserved, or not usable.
         """
-        valid_name("node", node)
+        for part in node.split("|"):
+            valid_name("node", part)
         valid_name("variant name", name)
         if name == ORIGINAL:
             raise InvalidInputError(f"{ORIGINAL!r} is the graph's own implementation of {node!r}")
@@ -219,4 +223,5 @@ class WorkflowProject:
             locations=self.locations,
             allowed_types=self._allowed_types,
             recursion_limit=self._recursion_limit,
+            context=self._context,
         )

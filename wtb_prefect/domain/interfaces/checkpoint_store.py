@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from wtb_prefect.domain.checkpoint import StoredCheckpoint
@@ -34,21 +34,33 @@ class CheckpointStore(Protocol):
         """Removes a thread with all its checkpoints and writes; an unknown thread is no error."""
         ...
 
-    def fork(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+    def fork(
+        self,
+        source_thread: str,
+        checkpoint_id: CheckpointId,
+        target_thread: str,
+        subgraphs: Mapping[str, CheckpointId] = ...,
+    ) -> None:
         """Begins `target_thread` with a copy of one checkpoint and its pending writes.
 
         The copy keeps the checkpoint's id, so pending writes still match their tasks and finished
-        siblings of a gate are not run again. Forking twice is forking once.
+        siblings of a gate are not run again. Forking twice is forking once. `subgraphs` (namespace
+        -> checkpoint) are copied too: what they have done already is not done again.
         """
         ...
 
     def rewind(
-        self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
+        self,
+        thread_id: str,
+        checkpoint_id: CheckpointId,
+        keep_tasks: Collection[str],
+        subgraphs: Mapping[str, CheckpointId] = ...,
     ) -> None:
         """Removes what is newer than a checkpoint, and pending writes of tasks not named.
 
-        What subgraphs saved since goes too: their files were not committed, so they run again.
-        After a crash the store can hold more than the ledger recorded; the ledger is the truth.
+        Subgraphs are put back to where `subgraphs` says (namespace -> checkpoint); what others
+        saved since goes. After a crash the store can hold more than the ledger recorded; the
+        ledger is the truth. Questions and answers of unfinished tasks go too: they ask again.
         """
         ...
 

@@ -63,6 +63,10 @@ class FileTracker(Protocol):
         """
         ...
 
+    def contents(self, blob_id: BlobId) -> bytes:
+        """The bytes of a blob. Raises `FileTrackingError` naming it if missing or damaged."""
+        ...
+
     def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
         """Stores given contents as durable blobs and returns their mementos (for case files)."""
         ...

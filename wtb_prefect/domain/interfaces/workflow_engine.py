@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -15,11 +15,28 @@ from wtb_prefect.domain.workflow import TestWorkflow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStart:
-    """A node of the super-step that begins; `replayed` when its writes are pending already."""
+    """A node of the super-step that begins; `replayed` when its writes are pending already.
+
+    `node` is its path (`outer|inner`), `namespace` that of its graph's checkpoints (empty for the
+    top graph). `opened`: it is a subgraph whose own nodes are reported.
+    """
 
     task_id: str
     node: str
+    namespace: str = ""
     replayed: bool = False
+    opened: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedCheckpoint:
+    """A checkpoint that was just saved; `exact` as in `CheckpointFileLink`."""
+
+    checkpoint_id: CheckpointId
+    parent_id: CheckpointId | None
+    step: int
+    namespace: str = ""
+    exact: bool = True
 
 
 class StepObserver(Protocol):
@@ -32,7 +49,7 @@ class StepObserver(Protocol):
         """One task of the super-step; all of them are named before any of them runs."""
         ...
 
-    async def task_finished(self, task_id: str, usage: tuple[int, int]) -> bool:
+    async def task_finished(self, task_id: str, namespace: str, usage: tuple[int, int]) -> bool:
         """A task's writes exist but are not saved. `usage` = (input, output) tokens.
 
         Returns whether they have to be saved as pending writes: not when the task is alone in its
@@ -46,17 +63,34 @@ class StepObserver(Protocol):
 
     def task_failed(self, task_id: str, error: NodeFailure) -> None: ...
 
-    def body_called(self, task_id: str) -> None:
-        """A node's implementation is being called for a task (from whatever thread runs it)."""
+    def body_called(self, task_id: str, node: str, namespace: str) -> None:
+        """A node's implementation is being called for a task. Error handlers are not announced by
+        `task_started`: this is the first that is heard of them."""
+        ...
+
+    def answered(self, given: Mapping[str, int]) -> None:
+        """Questions are about to be answered: question -> which of the answers, from 0."""
+        ...
+
+    def store_opened(self, changed: Callable[[], bytes | None]) -> None:
+        """The run has a store; `changed` gives its content, or None if it is as it was when last
+        asked."""
         ...
 
     async def checkpoint_coming(self) -> None:
         """A checkpoint is about to be saved: the files have to be durable first."""
         ...
 
-    def checkpoint_saved(
-        self, checkpoint_id: CheckpointId, parent_id: CheckpointId | None, step: int
-    ) -> None: ...
+    def checkpoint_saved(self, saved: SavedCheckpoint) -> None: ...
+
+
+class AnswerSource(Protocol):
+    """Answers to `interrupt()`."""
+
+    async def answer(self, index: int, question: Any) -> tuple[Any] | None:
+        """The answer to the question that is the `index`-th of its execution, from 0; None if
+        there is none."""
+        ...
 
 
 class StopKind(StrEnum):
@@ -85,7 +119,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """What to run: a thread, from `input` (a fresh start) or from its head (`input` None)."""
+    """What to run: a thread, from `input` (a fresh start) or from its head (`input` None).
+
+    `subgraphs_under_way`: subgraphs of the super-step at the head go on where they stand.
+    `answered` are the questions answered so far; `store` is the content of the run's store.
+    """
 
     thread_id: str
     choices: Mapping[str, str]
@@ -94,6 +132,10 @@ class Advance:
     step: int
     workspace: Workspace
     tags: Mapping[str, str]
+    subgraphs_under_way: bool = False
+    answers: AnswerSource | None = None
+    answered: Mapping[str, int] = field(default_factory=dict)
+    store: bytes | None = None
 
 
 class WorkflowEngine(Protocol):
@@ -102,6 +144,11 @@ class WorkflowEngine(Protocol):
     def describe(self) -> TestWorkflow: ...
 
     def variant_fingerprint(self, node: str, variant: str) -> str: ...
+
+    def implementation_of(self, node: str, choices: Mapping[str, str]) -> tuple[str, str]:
+        """(variant, fingerprint) of the code behind a node's path under these choices: a node
+        inside a subgraph that is a variant belongs to that variant."""
+        ...
 
     def unshared_reasons(self, varying: Sequence[str]) -> tuple[str, ...]:
         """Why no prefix may be shared with this graph; empty if prefixes may be shared."""

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph._internal._constants import ERROR_SOURCE_NODE
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, _DeltaSnapshot
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.pregel._checkpoint import channels_from_checkpoint
 
 from wtb_prefect.domain.checkpoint import StoredCheckpoint
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.errors import CheckpointError
 
 _NULL_TASK = "00000000-0000-0000-0000-000000000000"
-_SPECIAL = (ERROR, INTERRUPT, RESUME)
+_SPECIAL = (ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME)
 
 
-def config_for(thread: str, checkpoint_id: str | None = None) -> RunnableConfig:
-    """The config that addresses a thread of the root graph, or one checkpoint of it."""
-    configurable = {"thread_id": thread, "checkpoint_ns": ""}
+DeltasOf = Callable[[str], Mapping[str, Any]]
+
+
+def config_for(
+    thread: str, checkpoint_id: str | None = None, namespace: str = ""
+) -> RunnableConfig:
+    """The config that addresses a thread of a graph, or one checkpoint of it."""
+    configurable = {"thread_id": thread, "checkpoint_ns": namespace}
     if checkpoint_id is not None:
         configurable["checkpoint_id"] = checkpoint_id
     return {"configurable": configurable}
@@ -43,10 +51,15 @@ def store_faults(what: str) -> Iterator[None]:
 
 
 class LangGraphCheckpointStore(ABC):
-    """What both savers share; `saver` is what graphs are compiled with."""
+    """What both savers share; `saver` is what graphs are compiled with.
+
+    `deltas_of` gives the channels of a namespace's graph that are kept as a history of writes: a
+    store knows nothing of graphs by itself.
+    """
 
     def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
         self.saver = saver
+        self.deltas_of: DeltasOf = lambda _: {}
 
     def save(self, checkpoint: StoredCheckpoint) -> None:
         """Stores channel values as a checkpoint of format 4."""
@@ -69,10 +82,12 @@ class LangGraphCheckpointStore(ABC):
         """See `CheckpointStore.load`."""
         return _stored(self.tuple_of(thread_id, checkpoint_id))
 
-    def tuple_of(self, thread_id: str, checkpoint_id: CheckpointId) -> CheckpointTuple:
+    def tuple_of(
+        self, thread_id: str, checkpoint_id: CheckpointId, namespace: str = ""
+    ) -> CheckpointTuple:
         """LangGraph's own record of a checkpoint; raises `CheckpointError` if there is none."""
         with store_faults("load"):
-            found = self.saver.get_tuple(config_for(thread_id, checkpoint_id))
+            found = self.saver.get_tuple(config_for(thread_id, checkpoint_id, namespace))
         if found is None:
             raise CheckpointError(f"no checkpoint {checkpoint_id} in thread {thread_id}")
         return found
@@ -98,24 +113,54 @@ class LangGraphCheckpointStore(ABC):
         with store_faults("delete"):
             self.saver.delete_thread(thread_id)
 
-    def fork(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+    def fork(
+        self,
+        source_thread: str,
+        checkpoint_id: CheckpointId,
+        target_thread: str,
+        subgraphs: Mapping[str, CheckpointId] = MappingProxyType({}),
+    ) -> None:
         """See `CheckpointStore.fork`.
 
-        `put` without a checkpoint id in the config, or the copy would have a parent that its
-        thread does not hold; all channel versions as new, or savers that keep values apart lose
-        every non-primitive channel.
+        Subgraphs first: a copy that a crash left without them has no head of its own yet, and is
+        made again.
         """
-        source = self.tuple_of(source_thread, checkpoint_id)
+        for namespace, inner in [*subgraphs.items(), ("", checkpoint_id)]:
+            self._copy(self.tuple_of(source_thread, inner, namespace), target_thread)
+
+    def _copy(self, source: CheckpointTuple, target_thread: str) -> None:
+        """`put` without a checkpoint id in the config, or the copy would have a parent that its
+        thread does not hold; all channel versions as new, or savers that keep values apart lose
+        every non-primitive channel."""
+        source_thread, namespace, _ = _address(source)
         metadata: Any = {**source.metadata, "wtb_forked_from": source_thread}
+        checkpoint = self._complete(source, namespace, metadata)
         with store_faults("fork"):
             config = self.saver.put(
-                config_for(target_thread),
-                source.checkpoint,
+                config_for(target_thread, namespace=namespace),
+                checkpoint,
                 metadata,
-                source.checkpoint["channel_versions"],
+                checkpoint["channel_versions"],
             )
             for task, path, writes in self._writes_by_task(source):
                 self.saver.put_writes(config, writes, task, path)
+
+    def _complete(
+        self, source: CheckpointTuple, namespace: str, metadata: dict[str, Any]
+    ) -> Checkpoint:
+        """The checkpoint with the whole value of every channel that is kept as a history: the copy
+        has no ancestors to rebuild it from."""
+        deltas = self.deltas_of(namespace)
+        if not deltas:
+            return source.checkpoint
+        with store_faults("fork"):
+            channels, _ = channels_from_checkpoint(
+                deltas, source.checkpoint, saver=self.saver, config=source.config
+            )
+        whole = {key: _DeltaSnapshot(c.get()) for key, c in channels.items() if c.is_available()}
+        metadata.pop("counters_since_delta_snapshot", None)
+        values = {**source.checkpoint["channel_values"], **whole}
+        return {**source.checkpoint, "channel_values": values}
 
     def _writes_by_task(
         self, source: CheckpointTuple
@@ -157,17 +202,24 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         return {task: path for task, _, _, path in self.saver.writes.get(key, {}).values()}
 
     def rewind(
-        self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
+        self,
+        thread_id: str,
+        checkpoint_id: CheckpointId,
+        keep_tasks: Collection[str],
+        subgraphs: Mapping[str, CheckpointId] = MappingProxyType({}),
     ) -> None:
         """See `CheckpointStore.rewind`."""
+        heads = {**subgraphs, "": checkpoint_id}
         for namespace, found in self.saver.storage.get(thread_id, {}).items():
-            for newer in [known for known in found if known > checkpoint_id]:
+            head = heads.get(namespace, checkpoint_id)
+            for newer in [known for known in found if known > head]:
                 del found[newer]
                 self.saver.writes.pop((thread_id, namespace, newer), None)
-        writes = self.saver.writes.get((thread_id, "", checkpoint_id), {})
-        for key, (task, channel, *_) in list(writes.items()):
-            if task not in keep_tasks and channel not in (INTERRUPT, RESUME):
-                del writes[key]
+        for namespace, head in heads.items():
+            writes = self.saver.writes.get((thread_id, namespace, head), {})
+            for key, (task, *_) in list(writes.items()):
+                if task not in keep_tasks:
+                    del writes[key]
 
 
 class SqliteCheckpointStore(LangGraphCheckpointStore):
@@ -201,27 +253,42 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
         return dict(rows)
 
     def rewind(
-        self, thread_id: str, checkpoint_id: CheckpointId, keep_tasks: Collection[str]
+        self,
+        thread_id: str,
+        checkpoint_id: CheckpointId,
+        keep_tasks: Collection[str],
+        subgraphs: Mapping[str, CheckpointId] = MappingProxyType({}),
     ) -> None:
         """See `CheckpointStore.rewind`; one transaction of our own (the saver's cursor commits
         even what failed half way)."""
         keep = sorted(keep_tasks)
-        marks = ",".join("?" * len(keep))
+        known = sorted(subgraphs)
         with store_faults("rewind"), self.saver.lock, self._connection:
             for table in ("checkpoints", "writes"):
                 self._connection.execute(
-                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id > ?",  # noqa: S608 - fixed names
-                    (thread_id, checkpoint_id),
+                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id > ? "  # noqa: S608 - fixed names and marks
+                    f"AND checkpoint_ns NOT IN ({_marks(known)})",
+                    (thread_id, checkpoint_id, *known),
                 )
-            self._connection.execute(
-                "DELETE FROM writes WHERE thread_id = ? AND checkpoint_ns = '' "  # noqa: S608 - only marks
-                f"AND checkpoint_id = ? AND channel NOT IN (?, ?) AND task_id NOT IN ({marks})",
-                (thread_id, checkpoint_id, INTERRUPT, RESUME, *keep),
-            )
+                self._connection.executemany(
+                    f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? "  # noqa: S608 - fixed names
+                    "AND checkpoint_id > ?",
+                    [(thread_id, namespace, head) for namespace, head in subgraphs.items()],
+                )
+            for namespace, head in {**subgraphs, "": checkpoint_id}.items():
+                self._connection.execute(
+                    "DELETE FROM writes WHERE thread_id = ? AND checkpoint_ns = ? "  # noqa: S608 - only marks
+                    f"AND checkpoint_id = ? AND task_id NOT IN ({_marks(keep)})",
+                    (thread_id, namespace, head, *keep),
+                )
 
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _address(source: CheckpointTuple) -> tuple[str, str, str]:

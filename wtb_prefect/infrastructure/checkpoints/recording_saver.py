@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import ERROR_SOURCE_NODE
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
     ChannelVersions,
@@ -20,25 +22,52 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from wtb_prefect.domain.execution import NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
-from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
+from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, StepObserver
+from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
+from wtb_prefect.infrastructure.workflow.compile_graph import Level, path_of
+from wtb_prefect.infrastructure.workflow.recursion import check_limit
+from wtb_prefect.infrastructure.workflow.same_value import comes_back
 from wtb_prefect.infrastructure.workflow.turns import Turn
 
-SPECIAL_CHANNELS = frozenset((ERROR, INTERRUPT, RESUME))
+SPECIAL_CHANNELS = frozenset((ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME))
 
 
 @dataclass(slots=True)
 class Watch:
-    """One thread under observation: its observer, and what the probe needs to know."""
+    """One thread under observation: its observer, and what the probe needs to know.
+
+    Everything is kept by checkpoint namespace, "" being the top graph; `levels` are the graphs
+    whose steps are recorded. `live` are the values as they were given to be saved, or loaded: the
+    very objects that nodes see.
+    """
 
     observer: StepObserver
     turn: Turn
-    step: int = -2
+    levels: Mapping[str, Level]
+    limit: int
+    steps: dict[str, int] = field(default_factory=dict)
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
-    keep_all_writes: bool = False
-    replayed: frozenset[str] | None = None
-    live_writes: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    replayed: dict[str, frozenset[str]] = field(default_factory=dict)
+    live: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    live_writes: dict[str, dict[str, list[tuple[str, Any]]]] = field(default_factory=dict)
     interrupted: bool = False
+    handled_error: bool = False
+    fault: InfrastructureError | None = None
+
+    def level(self, namespace: str) -> Level:
+        """The graph of a namespace."""
+        return self.levels[path_of(namespace)]
+
+    def step_ended(self, namespace: str, step: int) -> None:
+        """Forgets what belonged to the super-step that a checkpoint has just ended."""
+        self.steps[namespace] = step
+        self.live_writes.pop(namespace, None)
+        if not namespace:
+            self.handled_error = False
+            for kept in (self.steps, self.live, self.live_writes, self.replayed):
+                for inner in [ns for ns in kept if ":" in ns]:
+                    del kept[inner]
 
 
 class RecordingSaver(BaseCheckpointSaver[Any]):
@@ -73,10 +102,12 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As the saver; what a watched thread starts with tells which tasks are not run again."""
         found = self.get_tuple(config)
-        watch = self._of(config)
-        if watch is not None and watch.replayed is None:
-            writes = (found.pending_writes or ()) if found is not None else ()
-            watch.replayed = frozenset(t for t, c, _ in writes if c not in SPECIAL_CHANNELS)
+        watch, namespace = self._of(config)
+        if watch is not None and found is not None:
+            writes = found.pending_writes or ()
+            finished = frozenset(t for t, c, _ in writes if c not in SPECIAL_CHANNELS)
+            watch.replayed.setdefault(namespace, finished)
+            watch.live[namespace] = found.checkpoint["channel_values"]
         return found
 
     def list(self, config: RunnableConfig | None, **options: Any) -> Iterator[CheckpointTuple]:
@@ -124,22 +155,32 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Files durable, then the checkpoint, then the ledger's transaction."""
-        watch = self._of(config)
+        watch, namespace = self._of(config)
         if watch is None:
             return self.put(config, checkpoint, metadata, new_versions)
         async with watch.order:
             await watch.observer.checkpoint_coming()  # may wait for the disk: not in our turn
-            await watch.turn.take()
+            if not namespace:
+                # A subgraph takes no turn: its siblings' bodies would run while it is held.
+                await watch.turn.take()
             saved = self.put(config, checkpoint, metadata, new_versions)
-            watch.step = metadata["step"]
-            watch.live_writes.clear()
+            values = checkpoint["channel_values"]
+            watch.step_ended(namespace, metadata["step"])
+            watch.live[namespace] = values
             parent = config["configurable"].get("checkpoint_id")
-            watch.observer.checkpoint_saved(
-                CheckpointId(checkpoint["id"]),
-                None if parent is None else CheckpointId(parent),
-                metadata["step"],
-            )
-            return saved
+            with _kept_fault(watch):
+                watch.observer.checkpoint_saved(
+                    SavedCheckpoint(
+                        checkpoint_id=CheckpointId(checkpoint["id"]),
+                        parent_id=None if parent is None else CheckpointId(parent),
+                        step=metadata["step"],
+                        namespace=namespace,
+                        exact=bool(namespace) or self._is_exact(values, new_versions),
+                    )
+                )
+        if namespace:
+            check_limit(metadata["step"], watch.limit)
+        return saved
 
     async def aput_writes(
         self,
@@ -149,7 +190,7 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """Files durable, then the pending writes, then the ledger's transaction."""
-        watch = self._of(config)
+        watch, namespace = self._of(config)
         if watch is None:
             return self.put_writes(config, writes, task_id, task_path)
         async with watch.order:
@@ -157,11 +198,13 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
                 self.put_writes(config, writes, task_id, task_path)
                 self._report_special(watch, writes, task_id)
                 return None
-            wanted = await watch.observer.task_finished(task_id, _usage(writes))
-            if wanted or watch.keep_all_writes:
-                self.put_writes(config, writes, task_id, task_path)
-                watch.live_writes[task_id] = list(writes)
-                watch.observer.task_saved(task_id)
+            with _kept_fault(watch):
+                wanted = await watch.observer.task_finished(task_id, namespace, _usage(writes))
+                # A DeltaChannel is rebuilt from the writes between two snapshots.
+                if wanted or watch.level(namespace).delta:
+                    self.put_writes(config, writes, task_id, task_path)
+                    watch.live_writes.setdefault(namespace, {})[task_id] = list(writes)
+                    watch.observer.task_saved(task_id)
             return None
 
     def delete_thread(self, thread_id: str) -> None:
@@ -172,11 +215,19 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         """As the saver."""
         self.saver.delete_thread(thread_id)
 
-    def _of(self, config: RunnableConfig) -> Watch | None:
+    def _of(self, config: RunnableConfig) -> tuple[Watch | None, str]:
+        """Who watches the graph that saves, and its namespace. A subgraph that a node calls by
+        itself is watched by nobody: it is part of that node's visit."""
         configurable = config["configurable"]
-        if configurable.get("checkpoint_ns"):
-            return None  # a subgraph's own checkpoints: part of the mount node's visit
-        return self._watched.get(configurable["thread_id"])
+        watch = self._watched.get(configurable["thread_id"])
+        namespace: str = configurable.get("checkpoint_ns") or ""
+        if watch is not None and namespace and path_of(namespace) not in watch.levels:
+            return None, namespace
+        return watch, namespace
+
+    def _is_exact(self, values: Mapping[str, Any], changed: Collection[str]) -> bool:
+        serde = self.serde
+        return all(comes_back(values[key], serde) for key in changed if key in values)
 
     @staticmethod
     def _report_special(watch: Watch, writes: Sequence[tuple[str, Any]], task_id: str) -> None:
@@ -185,6 +236,18 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
                 watch.interrupted = True
             if channel == ERROR:
                 watch.observer.task_failed(task_id, failure_of(value, None))
+            if channel == ERROR_SOURCE_NODE:
+                watch.handled_error = True
+
+
+@contextmanager
+def _kept_fault(watch: Watch) -> Iterator[None]:
+    """A fault of ours inside a subgraph would pass for the failure of the node it is mounted at."""
+    try:
+        yield
+    except InfrastructureError as exc:
+        watch.fault = watch.fault or exc
+        raise
 
 
 def failure_of(error: BaseException, node: str | None) -> NodeFailure:

@@ -72,13 +72,14 @@ def link_row(link: CheckpointFileLink) -> Row:
         link.namespace,
         link.answers,
         link.exact,
+        link.store_id,
     )
 
 
 def link_of(row: Fetched) -> CheckpointFileLink:
     (
         execution_id, sequence, checkpoint_id, commit_id, pending, step, created_at,
-        parent_checkpoint_id, nodes, namespace, answers, exact,
+        parent_checkpoint_id, nodes, namespace, answers, exact, store_id,
     ) = row  # fmt: skip
     return CheckpointFileLink(
         execution_id=execution_id,
@@ -93,6 +94,7 @@ def link_of(row: Fetched) -> CheckpointFileLink:
         namespace=namespace,
         answers=answers,
         exact=bool(exact),
+        store_id=store_id,
     )
 
 

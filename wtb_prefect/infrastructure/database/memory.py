@@ -27,7 +27,7 @@ from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import file_rows, rows, tables
-from wtb_prefect.infrastructure.database.codecs import prose, time_text
+from wtb_prefect.infrastructure.database.codecs import json_object, prose, time_text
 from wtb_prefect.infrastructure.database.memory_tables import MemoryTables, Snapshot
 
 _T = TypeVar("_T")
@@ -295,6 +295,11 @@ class MemoryExecutions(_Repository):
             node_executions=execution.node_executions + node_executions,
             cache_hits=execution.cache_hits + cache_hits,
         )
+
+    def set_answers(self, execution_id: str, answers: Mapping[str, int]) -> None:
+        noted = json_object(answers)
+        if not self._session.update(tables.executions, (execution_id,), answers=noted):
+            raise LedgerError(f"no execution {execution_id!r} to note answers of")
 
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None:
         if not self._session.update(tables.executions, (execution_id,), status=status.value):

@@ -142,7 +142,7 @@ executions = Table(
     Column("node_executions", BigInteger, nullable=False),
     Column("cache_hits", BigInteger, nullable=False, server_default="0"),
     Column("retries", Integer, nullable=False, server_default="0"),
-    Column("answers", Integer, nullable=False, server_default="0"),
+    Column("answers", Json, nullable=False, server_default="{}"),
     Column("root_key", String, index=True),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
@@ -224,6 +224,7 @@ checkpoint_files = Table(
     Column("namespace", String, nullable=False, server_default=""),
     Column("answers", Integer, nullable=False, server_default="0"),
     Column("exact", Boolean, nullable=False, server_default="1"),
+    Column("store_id", String),
     PrimaryKeyConstraint("execution_id", "sequence"),
     # One tree instead of two: every page a step touches is written and flushed at its commit.
     sqlite_with_rowid=False,

@@ -87,6 +87,10 @@ class LocalFileTracker:
         self._blobs.flush()
         return mementos
 
+    def contents(self, blob_id: BlobId) -> bytes:
+        """The bytes of a blob, checked against their hash."""
+        return self._blobs.read(blob_id)
+
     def _write(self, memento: FileMemento, target: str, mtime_ns: int) -> StatSignature:
         if memento.is_symlink:
             self._write_link(memento, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,22 @@ from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.errors import WTBError
 
 
+@dataclass(frozen=True, slots=True)
+class GateHit:
+    """A gate that was reached: its node's path, its graph's namespace and live values."""
+
+    path: str
+    namespace: str
+    live: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class BodyContext:
-    """The run a node body belongs to. `gate_hits` are (node, live values) as gates met them."""
+    """The run a node body belongs to."""
 
     workspace: Workspace
     observer: StepObserver | None = None
-    gate_hits: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    gate_hits: list[GateHit] = field(default_factory=list)
 
 
 body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")

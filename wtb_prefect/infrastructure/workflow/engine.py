@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.channels.topic import Topic
+from langgraph._internal._constants import (
+    CONFIG_KEY_RESUMING,
+    CONFIG_KEY_RUNTIME,
+    CONFIG_KEY_STREAM,
+)
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.serde.types import TASKS
-from langgraph.errors import ErrorCode, GraphRecursionError, create_error_message
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.pregel._checkpoint import channels_from_checkpoint
-from langgraph.pregel._io import read_channels
-from langgraph.types import Send
+from langgraph.errors import GraphRecursionError
+from langgraph.pregel.protocol import StreamChunk, StreamProtocol
+from langgraph.runtime import DEFAULT_RUNTIME
+from langgraph.types import Command
 
 from wtb_prefect.domain.execution import ExecutionState
 from wtb_prefect.domain.identifiers import CheckpointId
@@ -29,7 +32,7 @@ from wtb_prefect.domain.interfaces.workflow_engine import (
     TaskStart,
 )
 from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow, VariantSpec
-from wtb_prefect.errors import GraphError, InfrastructureError, NotFoundError
+from wtb_prefect.errors import InfrastructureError, NotFoundError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     LangGraphCheckpointStore,
     config_for,
@@ -40,18 +43,37 @@ from wtb_prefect.infrastructure.checkpoints.recording_saver import (
     failure_of,
 )
 from wtb_prefect.infrastructure.checkpoints.serializer import check_checkpointable
-from wtb_prefect.infrastructure.workflow import inspect_graph, node_swap
+from wtb_prefect.infrastructure.workflow import inspect_graph
 from wtb_prefect.infrastructure.workflow.body_context import BodyContext, body_context
+from wtb_prefect.infrastructure.workflow.compile_graph import (
+    SEPARATOR,
+    CompiledWorkflow,
+    Parts,
+    compile_workflow,
+    path_of,
+)
+from wtb_prefect.infrastructure.workflow.execution_store import (
+    ExecutionStore,
+    content_of,
+    is_copyable,
+)
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
-from wtb_prefect.infrastructure.workflow.gate import make_gate
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor, NodeExecutor
-from wtb_prefect.infrastructure.workflow.same_value import difference
+from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
+from wtb_prefect.infrastructure.workflow.questions import Questions
+from wtb_prefect.infrastructure.workflow.recursion import check_limit
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
 RECURSION_LIMIT = 25
 """Super-steps an execution may take, its shared prefix included (LangGraph's own default is used
 for a graph that is run alone; forks get what their prefix has left)."""
+
+_HANDLED = (
+    "an error handler ran in the super-step of the gate, and LangGraph would run it again in every "
+    "fork"
+)
+_FEW_STEPS = "nodes count the steps left, and LangGraph runs no fork with so few"
 
 
 class LangGraphEngine:
@@ -67,17 +89,19 @@ class LangGraphEngine:
     ) -> None:
         self._source = source
         self._workflow = workflow
+        self._originals = {node.name: node.fingerprint for node in workflow.nodes}
         self._variants = {(variant.node, variant.name): variant for variant in variants}
         self._saver = RecordingSaver(store.saver)
         # Calls of one bench may run in several threads, each with a loop of its own.
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self._recursion_limit = recursion_limit
         self._counts_steps = inspect_graph.has_managed_steps(source.builder)
-        self._compiled: dict[tuple[Any, ...], CompiledStateGraph[Any, Any, Any, Any]] = {}
+        self._compiled: dict[tuple[Any, ...], CompiledWorkflow] = {}
         self._fingerprints: dict[tuple[str, str], str] = {}
-        self._channels = {**source.builder.channels, TASKS: Topic(Send, accumulate=False)}
-        schema = source.builder.schemas[source.builder.state_schema]
-        self._state_keys = tuple(key for key in schema if key in self._channels)
+        self._channels = inspect_graph.state_channels(source.builder)
+        self._first_store = (
+            content_of(source.store, self._saver.serde) if is_copyable(source.store) else None
+        )
 
     def describe(self) -> TestWorkflow:
         """See `WorkflowEngine.describe`."""
@@ -92,7 +116,7 @@ class LangGraphEngine:
     def variant_fingerprint(self, node: str, variant: str) -> str:
         """The fingerprint of an implementation (`original` is the graph's own)."""
         if variant == ORIGINAL:
-            return next(n.fingerprint for n in self._workflow.nodes if n.name == node)
+            return self._originals[node]
         key = (node, variant)
         if key not in self._fingerprints:
             spec = self._variant(node, variant)
@@ -101,9 +125,20 @@ class LangGraphEngine:
             )
         return self._fingerprints[key]
 
+    def implementation_of(self, node: str, choices: Mapping[str, str]) -> tuple[str, str]:
+        """See `WorkflowEngine.implementation_of`."""
+        parts = node.split(SEPARATOR)
+        for end in range(1, len(parts)):
+            around = SEPARATOR.join(parts[:end])
+            chosen = choices.get(around, ORIGINAL)
+            if chosen != ORIGINAL:
+                return chosen, self.variant_fingerprint(around, chosen)
+        chosen = choices.get(node, ORIGINAL)
+        return chosen, self.variant_fingerprint(node, chosen)
+
     def unshared_reasons(self, varying: Sequence[str]) -> tuple[str, ...]:
         """See `WorkflowEngine.unshared_reasons`."""
-        return inspect_graph.unshared_reasons(self._source) if varying else ()
+        return inspect_graph.unshared_reasons(self._source, varying) if varying else ()
 
     def check_input(self, state: Mapping[str, Any]) -> None:
         """See `WorkflowEngine.check_input`."""
@@ -115,33 +150,30 @@ class LangGraphEngine:
 
     async def advance(self, request: Advance, observer: StepObserver) -> Stop:
         """See `WorkflowEngine.advance`."""
-        graph = self._graph(request.choices, request.gated)
+        compiled = self._graph(request.choices, request.gated)
         turn = Turn(self._lines.setdefault(asyncio.get_running_loop(), Line()))
-        watch = Watch(
-            observer,
-            turn,
-            request.step,
-            keep_all_writes=self._needs_all_writes(),
-        )
+        watch = Watch(observer, turn, compiled.levels, self._recursion_limit)
+        watch.steps[""] = request.step
         context = BodyContext(request.workspace, observer)
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)
         try:
-            await self._stream(graph, request, watch)
+            unanswered = await self._run(compiled, request, watch, context)
         except InfrastructureError:
             raise
         except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
+            if watch.fault is not None:
+                raise watch.fault from None
             return Stop(kind=StopKind.FAILED, error=failure_of(exc, None))
         finally:
             turn.give_up()
             self._saver.unwatch(request.thread_id)
             body_context.reset(token)
-        if watch.interrupted:
+        if unanswered:
             # An open question belongs to all combinations: it is answered before any fork.
-            waiting = (await graph.aget_state(config_for(request.thread_id))).next
-            return Stop(kind=StopKind.INTERRUPTED, next_nodes=waiting)
+            return Stop(kind=StopKind.INTERRUPTED, next_nodes=unanswered)
         if context.gate_hits:
-            return self._gate_stop(request.thread_id, context, watch)
+            return self._gate_stop(request.thread_id, compiled, context, watch)
         return Stop(kind=StopKind.COMPLETED)
 
     def state(self, thread_id: str, checkpoint_id: CheckpointId) -> ExecutionState:
@@ -152,63 +184,103 @@ class LangGraphEngine:
         return ExecutionState(
             execution_id=thread_id.removeprefix("wtb-"),
             checkpoint_id=checkpoint_id,
-            values=self._values(found, self._state_keys),
+            values=values_of(found, self._channels, self._saver),
             next_nodes=(),
         )
 
+    async def _run(
+        self, compiled: CompiledWorkflow, request: Advance, watch: Watch, context: BodyContext
+    ) -> tuple[str, ...]:
+        """Runs until nothing more can: answers what is asked, and gives the nodes whose questions
+        have no answer."""
+        config = self._config(request, watch)
+        questions = Questions(request.answers, request.answered, watch.observer)
+        given: Any = None if request.input is None else dict(request.input)
+        while True:
+            await self._stream(compiled, given, config, watch)
+            if not watch.interrupted:
+                return ()
+            snapshot = await compiled.graph.aget_state(config_for(request.thread_id))
+            answers = await questions.answers_to(snapshot)
+            if not answers:
+                return snapshot.next
+            # Gates are met again: a fork waits until every question of its super-step is answered.
+            context.gate_hits.clear()
+            watch.interrupted = False
+            watch.replayed.clear()
+            config["configurable"].pop(CONFIG_KEY_RESUMING, None)
+            given = Command(resume=answers)
+
     async def _stream(
-        self,
-        graph: CompiledStateGraph[Any, Any, Any, Any],
-        request: Advance,
-        watch: Watch,
+        self, compiled: CompiledWorkflow, given: Any, config: RunnableConfig, watch: Watch
     ) -> None:
-        """Runs the loop. Only task starts matter here: they arrive before any body of the step.
+        """Runs the loop. Nothing is streamed: starts of tasks come by the callback in `config`.
 
         `durability="sync"`: with LangGraph's default a join node was silently skipped in 70 of 100
         runs, because a checkpoint was serialised after the next step had changed it.
         """
-        stream = graph.astream(
-            None if request.input is None else dict(request.input),
-            self._config(request),
-            stream_mode="tasks",
-            durability="sync",
+        stream = compiled.graph.astream(
+            given, config, context=self._source.context, stream_mode=[], durability="sync"
         )
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as events:
             try:
-                async for event in events:
-                    if "triggers" in event:
-                        self._check_limit(watch)
-                        watch.turn.give_up()
-                        watch.observer.task_started(
-                            TaskStart(
-                                task_id=event["id"],
-                                node=event["name"],
-                                replayed=event["id"] in (watch.replayed or ()),
-                            )
-                        )
+                async for _ in events:
+                    pass
             except GraphRecursionError:
-                self._check_limit(watch)  # names the limit of the whole path, not what was left
+                # Names the limit of the whole path, not what was left of it.
+                check_limit(watch.steps[""], self._recursion_limit)
                 raise
-        self._check_limit(watch)
+        check_limit(watch.steps[""], self._recursion_limit)
 
-    def _check_limit(self, watch: Watch) -> None:
-        """LangGraph counts steps from where a run begins; the limit is for the whole path, the
-        shared prefix included. Its own rule: after step `limit` not even an end is reached."""
-        if watch.step >= self._recursion_limit:
-            raise GraphRecursionError(
-                create_error_message(
-                    message=f"Recursion limit of {self._recursion_limit} reached without hitting "
-                    "a stop condition. You can increase the limit by setting the "
-                    "`recursion_limit` config key.",
-                    error_code=ErrorCode.GRAPH_RECURSION_LIMIT,
-                )
-            )
+    def _config(self, request: Advance, watch: Watch) -> RunnableConfig:
+        store: Any = self._source.store
+        if self._first_store is not None:
+            content = self._first_store if request.store is None else request.store
+            store = ExecutionStore(self._saver.serde, content)
+            watch.observer.store_opened(store.changed)
 
-    def _config(self, request: Advance) -> RunnableConfig:
+        def task_seen(chunk: StreamChunk) -> None:
+            self._task_seen(watch, chunk)
+
+        configurable: dict[str, Any] = {
+            "thread_id": request.thread_id,
+            # Called in the loop as each super-step begins, before any body of it runs.
+            CONFIG_KEY_STREAM: StreamProtocol(task_seen, {"tasks"}),
+            CONFIG_KEY_RUNTIME: dataclasses.replace(DEFAULT_RUNTIME, store=store),
+            **request.tags,
+        }
+        if request.input is None and not request.subgraphs_under_way:
+            # A subgraph with a memory takes "resuming" for "go on": it would ignore its input.
+            configurable[CONFIG_KEY_RESUMING] = False
         return {
-            "configurable": {"thread_id": request.thread_id, **request.tags},
+            "configurable": configurable,
             "recursion_limit": self._steps_left(request.step),
         }
+
+    def _task_seen(self, watch: Watch, chunk: StreamChunk) -> None:
+        parts, _, event = chunk
+        namespace = SEPARATOR.join(parts)
+        level = watch.levels.get(path_of(namespace))
+        if "triggers" not in event or level is None or event["name"] not in level.nodes:
+            return
+        if not namespace:
+            check_limit(watch.steps[""], self._recursion_limit)
+            watch.turn.give_up()
+        prefix = path_of(namespace)
+        name = event["name"]
+        try:
+            watch.observer.task_started(
+                TaskStart(
+                    task_id=event["id"],
+                    node=f"{prefix}{SEPARATOR}{name}" if prefix else name,
+                    namespace=namespace,
+                    replayed=event["id"] in watch.replayed.get(namespace, ()),
+                    opened=name in level.opened,
+                )
+            )
+        except InfrastructureError as exc:
+            watch.fault = watch.fault or exc
+            raise
 
     def _steps_left(self, step: int) -> int:
         """What nodes that ask how many steps are left have to be told. Subgraphs inherit the
@@ -217,49 +289,22 @@ class LangGraphEngine:
             return self._recursion_limit
         return max(1, self._recursion_limit - step - 2)
 
-    def _needs_all_writes(self) -> bool:
-        # A DeltaChannel is rebuilt from the writes between two snapshots.
-        return any(type(channel).__name__ == "DeltaChannel" for channel in self._channels.values())
+    def _gate_stop(
+        self, thread: str, compiled: CompiledWorkflow, context: BodyContext, watch: Watch
+    ) -> Stop:
+        def head_of(namespace: str) -> CheckpointTuple | None:
+            configurable = {"thread_id": thread, "checkpoint_ns": namespace}
+            return self._saver.get_tuple({"configurable": configurable})
 
-    def _gate_stop(self, thread: str, context: BodyContext, watch: Watch) -> Stop:
-        nodes = tuple(dict.fromkeys(node for node, _ in context.gate_hits))
-        head = self._saver.get_tuple(config_for(thread))
-        if head is None:
-            raise InfrastructureError(f"thread {thread} stopped at a gate without a checkpoint")
-        reason = self._probe(head, context.gate_hits[0][1], watch)
-        if self._counts_steps and self._recursion_limit - head.metadata["step"] < 3:
-            reason = reason or "nodes count the steps left, and LangGraph runs no fork with so few"
-        return Stop(kind=StopKind.GATE, gates=nodes, not_shareable=reason)
-
-    def _probe(self, head: CheckpointTuple, live: Mapping[str, Any], watch: Watch) -> str | None:
-        """Whether a fork from the checkpoint would see what the live run sees, and if not why.
-
-        Finds in-place mutation (values change without a new version), lossy types and untracked
-        values, in every channel and in what is being sent to nodes; pending writes of finished
-        siblings are compared the same way.
-        """
-        reloaded = self._values(head, tuple(self._channels))
-        for key, value in live.items():
-            where = "what is sent to nodes" if key == TASKS else f"state key {key!r}"
-            if key not in reloaded:
-                return f"{where} is not in the checkpoint"
-            if (found := difference(value, reloaded[key], where)) is not None:
-                return found
-        saved: dict[str, list[tuple[str, Any]]] = {}
-        for task, channel, value in head.pending_writes or ():
-            saved.setdefault(task, []).append((channel, value))
-        for task, writes in watch.live_writes.items():
-            if (found := difference(writes, saved.get(task, []), "a pending write")) is not None:
-                return found
-        return None
-
-    def _values(self, found: CheckpointTuple, keys: tuple[str, ...]) -> dict[str, Any]:
-        channels, _ = channels_from_checkpoint(
-            self._channels, found.checkpoint, saver=self._saver.saver, config=found.config
-        )
-        values = read_channels(channels, list(keys))
-        assert isinstance(values, dict)
-        return values
+        reason = None
+        for hit in context.gate_hits:
+            reason = reason or unlike_live(hit, compiled.levels, watch, head_of, self._saver)
+        if watch.handled_error:
+            reason = reason or _HANDLED
+        if self._counts_steps and self._recursion_limit - watch.steps[""] < 3:
+            reason = reason or _FEW_STEPS
+        paths = tuple(dict.fromkeys(hit.path for hit in context.gate_hits))
+        return Stop(kind=StopKind.GATE, gates=paths, not_shareable=reason)
 
     def _variant(self, node: str, name: str) -> VariantSpec:
         found = self._variants.get((node, name))
@@ -268,9 +313,7 @@ class LangGraphEngine:
             raise NotFoundError(f"variant of node {node!r}", name, [ORIGINAL, *names])
         return found
 
-    def _graph(
-        self, choices: Mapping[str, str], gated: frozenset[str]
-    ) -> CompiledStateGraph[Any, Any, Any, Any]:
+    def _graph(self, choices: Mapping[str, str], gated: frozenset[str]) -> CompiledWorkflow:
         """The graph with these choices and gates; compiled once for all cases."""
         replaced = (pair for pair in choices.items() if pair[1] != ORIGINAL)
         chosen = tuple(sorted(pair for pair in replaced if pair[0] not in gated))
@@ -279,27 +322,24 @@ class LangGraphEngine:
             self._compiled[key] = self._compile(chosen, gated)
         return self._compiled[key]
 
-    def _executor_of(self, node: str) -> NodeExecutor:
-        return DefaultNodeExecutor()
-
     def _compile(
         self, chosen: tuple[tuple[str, str], ...], gated: frozenset[str]
-    ) -> CompiledStateGraph[Any, Any, Any, Any]:
-        builder = node_swap.clone_builder(self._source.builder)
-        for node, name in chosen:
-            node_swap.swap(builder, node, self._variant(node, name).implementation)
-        node_swap.instrument(builder, self._executor_of)
-        for node in gated:
-            node_swap.replace_runnable(builder, node, make_gate(node, tuple(self._channels)))
-        try:
-            compiled = builder.compile(
-                checkpointer=self._saver,
-                store=self._source.store,
-                name=self._source.name,
-            )
-        except (ValueError, TypeError) as exc:
-            raise GraphError(f"the graph does not compile: {exc}") from exc
-        for node in gated:
-            # Builder defaults are applied by compile: a gate must not be answered from a cache.
-            compiled.nodes[node].cache_policy = None
-        return compiled
+    ) -> CompiledWorkflow:
+        choices = dict(chosen)
+        parts = Parts(
+            chosen={n: (v, self._variant(n, v).implementation) for n, v in chosen},
+            gated=gated,
+            executor_of=self._executor_of,
+            fingerprint_of=lambda path, _: self.implementation_of(path, choices)[1],
+        )
+        options = {
+            "checkpointer": self._saver,
+            "store": self._source.store,
+            "cache": self._source.cache,
+            "name": self._source.name,
+        }
+        return compile_workflow(self._source.builder, parts, options)
+
+    def _executor_of(self, node: str, variant: str) -> NodeExecutor:
+        """How calls of this implementation are carried out."""
+        return DefaultNodeExecutor()

@@ -140,7 +140,15 @@ class _Walk:
             self.parts.append(_source(cls))
 
     def _graph(self, builder: Any) -> None:
-        self.parts.append(["graph", sorted(map(list, builder.edges))])
+        joins = sorted([list(sources), target] for sources, target in builder.waiting_edges)
+        self.parts.append(["graph", sorted(map(list, builder.edges)), joins])
+        for node, branches in sorted(builder.branches.items()):
+            for name, branch in sorted(branches.items()):
+                self.parts.append(["router", node, name, sorted((branch.ends or {}).items())])
+                self.visit(branch.path)
+        for key, channel in sorted(builder.channels.items()):
+            self.parts.append(["channel", key, type(channel).__name__])
+            self.visit(getattr(channel, "operator", None))
         for name, spec in builder.nodes.items():
             self.parts.append(name)
             self.visit(spec.runnable)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import CONFIG_KEY_READ
+from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_READ
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.errors import GraphInterrupt
 
-from wtb_prefect.infrastructure.workflow.body_context import body_context
+from wtb_prefect.infrastructure.workflow.body_context import GateHit, body_context
 
 
-def make_gate(node: str, channels: tuple[str, ...]) -> RunnableCallable:
-    """A runnable that takes a node's place, notes that it was reached, and interrupts.
+def make_gate(path: str, channels: tuple[str, ...]) -> RunnableCallable:
+    """A runnable that takes the place of the node at `path`, notes that it was reached, interrupts.
 
-    `channels` are those whose live values it notes, to be compared with the checkpoint's.
+    `channels` are those of its graph whose live values it notes, to be compared with the
+    checkpoint's.
 
     An empty `GraphInterrupt` is what a subgraph's own breakpoint raises: nothing is stored for the
     node, it is neither retried nor handled as an error, and the other nodes of the super-step run
@@ -24,11 +25,13 @@ def make_gate(node: str, channels: tuple[str, ...]) -> RunnableCallable:
     """
 
     def gate(state: Any, config: RunnableConfig) -> NoReturn:
-        read = config["configurable"][CONFIG_KEY_READ]
-        body_context.get().gate_hits.append((node, read(list(channels), False)))
+        configurable = config["configurable"]
+        namespace = configurable.get(CONFIG_KEY_CHECKPOINT_NS, "").rpartition("|")[0]
+        live = configurable[CONFIG_KEY_READ](list(channels), False)
+        body_context.get().gate_hits.append(GateHit(path, namespace, live))
         raise GraphInterrupt(())
 
     async def agate(state: Any, config: RunnableConfig) -> NoReturn:
         gate(state, config)
 
-    return RunnableCallable(gate, agate, name=node, trace=False)
+    return RunnableCallable(gate, agate, name=path.rpartition("|")[2], trace=False)

@@ -18,14 +18,16 @@ from wtb_prefect.errors import GraphError, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class GraphSource:
-    """A builder, and what of the user's own `compile` call matters here.
+    """A builder, what of the user's own `compile` call matters here, and the runs' context.
 
     Static breakpoints are not taken over: a batch test has nobody to answer them.
     """
 
     builder: StateGraph[Any, Any, Any, Any]
     store: Any = None
+    cache: Any = None
     name: str | None = None
+    context: Any = None
 
 
 def load_attribute(path: str) -> Any:
@@ -110,7 +112,7 @@ def resolve_graph(graph: Any) -> GraphSource:
     if isinstance(graph, StateGraph):
         return GraphSource(graph)
     if isinstance(graph, CompiledStateGraph):
-        return GraphSource(graph.builder, store=graph.store, name=graph.name)
+        return GraphSource(graph.builder, store=graph.store, cache=graph.cache, name=graph.name)
     if callable(graph):
         try:
             made = graph()

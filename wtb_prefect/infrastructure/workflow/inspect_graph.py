@@ -3,62 +3,128 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import typing
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langgraph._internal._serde import build_serde_allowlist
 from langgraph.channels.untracked_value import UntrackedValue
-from langgraph.graph import END
+from langgraph.graph import END, START
 from langgraph.managed.is_last_step import IsLastStepManager, RemainingStepsManager
-from langgraph.pregel._utils import find_subgraph_pregel
 
 from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.domain.workflow import TestWorkflow, WorkflowEdge, WorkflowNode
 from wtb_prefect.errors import StateError
+from wtb_prefect.infrastructure.workflow.compile_graph import (
+    SEPARATOR,
+    called_graph,
+    channels_of,
+    is_delta,
+    mounted_graph,
+    path_of,
+)
+from wtb_prefect.infrastructure.workflow.execution_store import is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import OPAQUE, fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.node_swap import type_builder
 
 
 def describe(
-    source: GraphSource, workflow_id: str, name: str, import_path: str | None
+    source: GraphSource, workflow_id: str, name: str, import_path: str | None, store: bytes | None
 ) -> TestWorkflow:
-    """The graph as the ledger keeps it."""
-    builder = source.builder
-    nodes = tuple(
-        WorkflowNode(
-            name=node,
-            fingerprint=fingerprint_code(spec.runnable),
-            deferred=spec.defer,
-            is_subgraph=find_subgraph_pregel(typing.cast("Any", spec.runnable)) is not None,
-        )
-        for node, spec in builder.nodes.items()
-    )
+    """The graph as the ledger keeps it, nodes inside mounted subgraphs by their paths.
+
+    `store` is what the store it was compiled with holds at the start of every execution.
+    """
+    context = fingerprint_code(source.context)
+    own = _graph_fingerprint(source.builder)
+    opaque = OPAQUE if OPAQUE in (own[0], context[0]) else ""
+    content = None if store is None else hashlib.sha256(store).hexdigest()
     return TestWorkflow(
         workflow_id=workflow_id,
         name=name,
         import_path=import_path,
-        fingerprint=_graph_fingerprint(builder),
-        nodes=nodes,
-        edges=tuple(_edges(builder)),
+        fingerprint=opaque + digest(own, context, content),
+        nodes=tuple(_nodes(source.builder)),
+        edges=tuple(_edges(source.builder, "", ())),
     )
 
 
-def _edges(builder: type_builder) -> Iterable[WorkflowEdge]:
+def opened(builder: type_builder, path: str = "") -> Iterator[tuple[str, type_builder]]:
+    """(path, builder) of a graph and of the subgraphs mounted in it, the top one ("") first."""
+    yield path, builder
+    for name, spec in builder.nodes.items():
+        inner = mounted_graph(spec.runnable)
+        if inner is not None:
+            yield from opened(inner.builder, _below(path, name))
+
+
+def state_channels(builder: type_builder) -> dict[str, Any]:
+    """The channels of the state schema: what people call the state."""
+    channels = channels_of(builder)
+    return {key: channels[key] for key in builder.schemas[builder.state_schema] if key in channels}
+
+
+def delta_channels(builder: type_builder, namespace: str) -> dict[str, Any]:
+    """The channels of a namespace's graph that are kept as a history of writes."""
+    path = path_of(namespace)
+    channels = next((b.channels for at, b in opened(builder) if at == path), {})
+    return {key: channel for key, channel in channels.items() if is_delta(channel)}
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}{SEPARATOR}{name}" if path else name
+
+
+def _nodes(builder: type_builder, path: str = "") -> Iterator[WorkflowNode]:
+    for name, spec in builder.nodes.items():
+        inner = mounted_graph(spec.runnable)
+        here = _below(path, name)
+        yield WorkflowNode(
+            name=here,
+            fingerprint=fingerprint_code(spec.runnable if inner is None else inner),
+            deferred=spec.defer,
+            is_subgraph=inner is not None,
+        )
+        if inner is not None:
+            yield from _nodes(inner.builder, here)
+
+
+def _edges(builder: type_builder, path: str, after: Sequence[str]) -> Iterator[WorkflowEdge]:
+    """The connections, by paths. A subgraph's node leads to the first nodes inside, and the last
+    ones inside to what follows the subgraph (`after`)."""
+    followers: dict[str, list[str]] = defaultdict(list)
+    for source, target, conditional in _plain_edges(builder):
+        begin = path if source == START else _below(path, source)
+        ends = after if target == END else (_below(path, target),)
+        if source == START and not path:
+            begin = START
+        for end in ends or ((END,) if not path else ()):
+            yield WorkflowEdge(source=begin, target=end, conditional=conditional)
+            followers[source].append(end)
+    for name, spec in builder.nodes.items():
+        inner = mounted_graph(spec.runnable)
+        if inner is not None:
+            yield from _edges(inner.builder, _below(path, name), tuple(followers[name]))
+
+
+def _plain_edges(builder: type_builder) -> Iterator[tuple[str, str, bool]]:
     for source, target in sorted(builder.edges):
-        yield WorkflowEdge(source=source, target=target)
+        yield source, target, False
     for sources, target in sorted(builder.waiting_edges):
         for source in sources:
-            yield WorkflowEdge(source=source, target=target)
+            yield source, target, False
     for source, branches in sorted(builder.branches.items()):
         for branch in branches.values():
             targets = branch.ends.values() if branch.ends else [*builder.nodes, END]
             for target in targets:
-                yield WorkflowEdge(source=source, target=target, conditional=True)
+                yield source, target, True
     for source, spec in builder.nodes.items():
         for target in spec.ends or ():
-            yield WorkflowEdge(source=source, target=target, conditional=True)
+            if target in builder.nodes or target == END:
+                yield source, target, True
 
 
 def _graph_fingerprint(builder: type_builder) -> str:
@@ -88,42 +154,56 @@ def _graph_fingerprint(builder: type_builder) -> str:
     )
 
 
-def unshared_reasons(source: GraphSource) -> tuple[str, ...]:
+def unshared_reasons(source: GraphSource, varying: Sequence[str]) -> tuple[str, ...]:
     """Why no prefix may be shared with this graph, in words; empty if prefixes may be shared."""
-    builder = source.builder
+    graphs = list(opened(source.builder))
+    around = [
+        (path, builder)
+        for path, builder in graphs
+        if not path or any(node.startswith(path + SEPARATOR) for node in varying)
+    ]
     reasons = [
-        f"state key {key!r} is an UntrackedValue, which no checkpoint holds"
+        f"state key {key!r}{_inside(path)} is an UntrackedValue, which no checkpoint holds"
+        for path, builder in around
         for key, channel in builder.channels.items()
         if isinstance(channel, UntrackedValue)
     ]
+    if source.store is not None and not is_copyable(source.store):
+        kind = type(source.store).__name__
+        reasons.append(f"forks would share the graph's {kind}: only an InMemoryStore is copied")
     reasons += [
-        f"state key {key!r} is a DeltaChannel, whose history a copied checkpoint does not carry"
-        for key, channel in builder.channels.items()
-        if type(channel).__name__ == "DeltaChannel"
+        f"node {_below(path, name)!r} calls a subgraph that keeps its own memory"
+        for path, builder in graphs
+        for name, spec in builder.nodes.items()
+        if _calls_stateful(spec)
     ]
-    if source.store is not None:
-        reasons.append("the graph was compiled with a store, which forks would share")
-    subgraphs = {node: _subgraph(spec) for node, spec in builder.nodes.items()}
-    reasons += [
-        f"subgraph {node!r} keeps its own memory (checkpointer={graph.checkpointer})"
-        for node, graph in subgraphs.items()
-        if graph is not None and isinstance(graph.checkpointer, bool)
+    managed = [
+        (key, path)
+        for path, builder in graphs
+        for key, kind in builder.managed.items()
+        if _counts_steps(kind)
     ]
-    managed = [key for key, kind in builder.managed.items() if _counts_steps(kind)]
-    if managed and any(graph is not None for graph in subgraphs.values()):
-        reasons.append(f"state key {managed[0]!r} counts steps and the graph has subgraphs")
+    if managed and _has_subgraphs(source.builder):
+        key, path = managed[0]
+        reasons.append(f"state key {key!r}{_inside(path)} counts steps and the graph has subgraphs")
     return tuple(reasons)
+
+
+def _inside(path: str) -> str:
+    return f" of subgraph {path!r}" if path else ""
+
+
+def _calls_stateful(spec: Any) -> bool:
+    called = None if mounted_graph(spec.runnable) else called_graph(spec.runnable)
+    return getattr(called, "checkpointer", None) is True
+
+
+def _has_subgraphs(builder: type_builder) -> bool:
+    return any(called_graph(spec.runnable) is not None for spec in builder.nodes.values())
 
 
 def _counts_steps(kind: Any) -> bool:
     return kind in (IsLastStepManager, RemainingStepsManager)
-
-
-def _subgraph(spec: Any) -> Any:
-    direct = spec.runnable
-    if hasattr(direct, "checkpointer"):
-        return direct
-    return find_subgraph_pregel(direct)
 
 
 def has_managed_steps(builder: type_builder) -> bool:
@@ -131,11 +211,20 @@ def has_managed_steps(builder: type_builder) -> bool:
     return any(_counts_steps(kind) for kind in builder.managed.values())
 
 
-def allowed_types(builder: type_builder, extra: Iterable[type]) -> set[tuple[str, ...]]:
-    """The classes a checkpoint of this graph may hold: those of its schemas, and the user's."""
-    schemas = [builder.state_schema, builder.input_schema, builder.output_schema]
-    schemas += [spec.input_schema for spec in builder.nodes.values()]
-    found = build_serde_allowlist(schemas=schemas, channels=builder.channels)
+def allowed_types(
+    builder: type_builder, variants: Iterable[Any], extra: Iterable[type]
+) -> set[tuple[str, ...]]:
+    """The classes a checkpoint may hold: those of the schemas of the graph, of its subgraphs and
+    of variants that are graphs, and the user's."""
+    graphs = [inner for _, inner in opened(builder)]
+    for variant in variants:
+        own = mounted_graph(variant)
+        graphs += [inner for _, inner in opened(own.builder)] if own else []
+    found: set[tuple[str, ...]] = set()
+    for graph in graphs:
+        schemas = [graph.state_schema, graph.input_schema, graph.output_schema]
+        schemas += [spec.input_schema for spec in graph.nodes.values()]
+        found |= build_serde_allowlist(schemas=schemas, channels=graph.channels)
     return found | {(cls.__module__, cls.__qualname__) for cls in extra}
 
 

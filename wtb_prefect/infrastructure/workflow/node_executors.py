@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph._internal._constants import CONFIG_KEY_TASK_ID
+from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_TASK_ID
 
 from wtb_prefect.infrastructure.workflow.body_context import body_context
 
@@ -35,6 +35,12 @@ class NodeCall:
         found: str = self.config.get("configurable", {}).get(CONFIG_KEY_TASK_ID, "")
         return found
 
+    @property
+    def namespace(self) -> str:
+        """The checkpoint namespace of the graph this task belongs to; empty for the top graph."""
+        found: str = self.config.get("configurable", {}).get(CONFIG_KEY_CHECKPOINT_NS, "")
+        return found.rpartition("|")[0]
+
 
 class NodeExecutor(Protocol):
     """Answers a call of a node with what the node returns.
@@ -53,9 +59,5 @@ class DefaultNodeExecutor:
         """See `NodeExecutor.execute`."""
         context = body_context.get(None)
         if context is not None and context.observer is not None:
-            context.observer.body_called(call.task_id)
+            context.observer.body_called(call.task_id, call.node, call.namespace)
         return await call.proceed(call.state)
-
-
-ExecutorOf = Callable[[str], NodeExecutor]
-"""The executor of a node, by its path."""

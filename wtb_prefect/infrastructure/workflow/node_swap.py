@@ -13,11 +13,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.graph import StateGraph
 from langgraph.graph._node import StateNodeSpec
-from langgraph.pregel._utils import find_subgraph_pregel
 
 from wtb_prefect.errors import GraphError
 from wtb_prefect.infrastructure.workflow.node_executors import (
-    ExecutorOf,
     NodeCall,
     NodeExecutor,
 )
@@ -91,21 +89,10 @@ def replace_runnable(builder: type_builder, node: str, runnable: Any) -> None:
     )
 
 
-def instrument(builder: type_builder, executor_of: ExecutorOf) -> None:
-    """Has every node that is not a mounted subgraph called by its executor.
-
-    Retries are calls of their own. LangGraph finds subgraphs by looking into what a node closes
-    over, and a wrapper hides them: nodes that call a subgraph are left alone, and count as one
-    call a visit.
-    """
-    for name, spec in builder.nodes.items():
-        if find_subgraph_pregel(cast("Any", spec.runnable)) is None:
-            spec.runnable = _executed(name, spec.runnable, executor_of(name))
-
-
-def _executed(name: str, runnable: Any, executor: NodeExecutor) -> RunnableCallable:
+def execute_by(path: str, runnable: Any, executor: NodeExecutor) -> RunnableCallable:
+    """The runnable of a node, called by an executor. Retries are calls of their own."""
     if type(runnable) is not RunnableCallable or runnable.afunc is None:
-        return _wrapped(name, runnable, executor)
+        return _wrapped(path, runnable, executor)
     executed = copy.copy(runnable)
     implementation = runnable.afunc
 
@@ -114,19 +101,19 @@ def _executed(name: str, runnable: Any, executor: NodeExecutor) -> RunnableCalla
         def proceed(given: Any) -> Any:
             return implementation(given, *args, **kwargs)
 
-        return await executor.execute(NodeCall(name, state, proceed))
+        return await executor.execute(NodeCall(path, state, proceed))
 
     executed.afunc = call
     return executed
 
 
-def _wrapped(name: str, runnable: Any, executor: NodeExecutor) -> RunnableCallable:
+def _wrapped(path: str, runnable: Any, executor: NodeExecutor) -> RunnableCallable:
     """Composed runnables, models and generators: what LangGraph does not hold as a function."""
 
     async def call(state: Any, config: RunnableConfig) -> Any:
         def proceed(given: Any) -> Any:
             return runnable.ainvoke(given, config)
 
-        return await executor.execute(NodeCall(name, state, proceed))
+        return await executor.execute(NodeCall(path, state, proceed))
 
-    return RunnableCallable(None, call, name=name, trace=False)
+    return RunnableCallable(None, call, name=path.rpartition("|")[2], trace=False)

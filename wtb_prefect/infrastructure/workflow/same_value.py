@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.types import Send
 
 
@@ -33,6 +34,30 @@ def difference(live: Any, reloaded: Any, where: str) -> str | None:
         return None if _equal(live, reloaded) else f"{where} comes back with another value"
     except Exception as exc:  # noqa: BLE001 - __eq__ is user code; arrays answer in their own way
         return f"{where} ({_name(live)}) cannot be compared with its reloaded copy: {exc}"
+
+
+_PLAIN = frozenset((str, int, float, bool, bytes, type(None)))
+
+
+def comes_back(value: Any, serializer: SerializerProtocol) -> bool:
+    """Whether a serialised value comes back as it was, types and all.
+
+    Plain JSON values do, and seeing that takes a tenth of the time of trying; all others are tried.
+    """
+    if _is_plain(value):
+        return True
+    return difference(value, serializer.loads_typed(serializer.dumps_typed(value)), "it") is None
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is list:
+        return all(map(_is_plain, value))
+    if kind is dict:
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return False
 
 
 def _name(value: Any) -> str:

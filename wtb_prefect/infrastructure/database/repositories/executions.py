@@ -12,6 +12,7 @@ from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import tables
+from wtb_prefect.infrastructure.database.codecs import json_object
 from wtb_prefect.infrastructure.database.rows import (
     boundary_of,
     boundary_row,
@@ -58,6 +59,9 @@ _ADVANCE = fixed(
 )
 _SET_STATUS = fixed(
     set_columns(update(tables.executions), "status").where(_e.execution_id == value())
+)
+_SET_ANSWERS = fixed(
+    set_columns(update(tables.executions), "answers").where(_e.execution_id == value())
 )
 _DELETE = fixed(delete(tables.executions).where(_e.execution_id == value()))
 
@@ -131,6 +135,10 @@ class SqlExecutions:
         row = (head, step, commit_id, node_executions, cache_hits, execution_id)
         if not self._session.write(_ADVANCE, row):
             raise LedgerError(f"no execution {execution_id!r} to advance")
+
+    def set_answers(self, execution_id: str, answers: Mapping[str, int]) -> None:
+        if not self._session.write(_SET_ANSWERS, (json_object(answers), execution_id)):
+            raise LedgerError(f"no execution {execution_id!r} to note answers of")
 
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None:
         if not self._session.write(_SET_STATUS, (status.value, execution_id)):

@@ -30,7 +30,7 @@ def _executions() -> None:
         "executions",
         sa.Column("cache_hits", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("retries", sa.Integer(), nullable=False, server_default="0"),
-        sa.Column("answers", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("answers", sa.Text(), nullable=False, server_default="{}"),
         sa.Column("root_key", sa.String()),
     )
     op.create_index(op.f("ix_executions_root_key"), "executions", ["root_key"])
@@ -50,6 +50,7 @@ def _checkpoint_files() -> None:
         sa.Column("namespace", sa.String(), nullable=False, server_default=""),
         sa.Column("answers", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("exact", sa.Boolean(), nullable=False, server_default="1"),
+        sa.Column("store_id", sa.String()),
     )
 
 

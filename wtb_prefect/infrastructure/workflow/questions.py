@@ -1,0 +1,48 @@
+"""Answers to the questions (`interrupt()`) that a graph stopped at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph.types import StateSnapshot
+
+from wtb_prefect.domain.interfaces.workflow_engine import AnswerSource, StepObserver
+
+
+class Questions:
+    """The questions of one run, each with the place it has among those of the execution.
+
+    LangGraph's id of a question is that of its task: a node that asks twice asks under one id, and
+    runs from its beginning for each answer. A question is therefore named by checkpoint, id and
+    how often that id was answered here. The same name gets the same answer again, also in a
+    process that goes on after a crash, where unfinished nodes ask from their first question on.
+    """
+
+    def __init__(
+        self, source: AnswerSource | None, answered: Mapping[str, int], observer: StepObserver
+    ) -> None:
+        self._source = source
+        self._answered = dict(answered)
+        self._observer = observer
+        self._asked: Counter[str] = Counter()
+
+    async def answers_to(self, snapshot: StateSnapshot) -> dict[str, Any]:
+        """Interrupt id -> answer, for the open questions that have one, in the order of tasks."""
+        found: dict[str, Any] = {}
+        if self._source is None:
+            return found
+        head = snapshot.config["configurable"]["checkpoint_id"]
+        for question in snapshot.interrupts:
+            prefix = f"{head}/{question.id}"
+            name = f"{prefix}/{self._asked[prefix]}"
+            index = self._answered.get(name, len(self._answered))
+            answer = await self._source.answer(index, question.value)
+            if answer is not None and question.id not in found:
+                found[question.id] = answer[0]
+                self._answered[name] = index
+                self._asked[prefix] += 1
+        if found:
+            self._observer.answered(dict(self._answered))
+        return found
