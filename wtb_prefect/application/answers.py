@@ -20,6 +20,11 @@ class CaseAnswers:
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
 
+    @property
+    def is_ordered(self) -> bool:
+        """A list is."""
+        return not callable(self._answers)
+
     async def answer(self, index: int, question: Any) -> tuple[Any] | None:
         """The `index`-th of a list, or what the function makes of the question.
 

@@ -87,6 +87,11 @@ class StepObserver(Protocol):
 class AnswerSource(Protocol):
     """Answers to `interrupt()`."""
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the answer depends on the question's place, not on the question."""
+        ...
+
     async def answer(self, index: int, question: Any) -> tuple[Any] | None:
         """The answer to the question that is the `index`-th of its execution, from 0; None if
         there is none."""

@@ -194,7 +194,8 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         if watch is None:
             return self.put_writes(config, writes, task_id, task_path)
         async with watch.order:
-            if any(channel in SPECIAL_CHANNELS for channel, _ in writes):
+            # A task that finished after a question was answered hands the answer in with its writes.
+            if any(channel in (ERROR, INTERRUPT) for channel, _ in writes):
                 self.put_writes(config, writes, task_id, task_path)
                 self._report_special(watch, writes, task_id)
                 return None
@@ -203,7 +204,8 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
                 # A DeltaChannel is rebuilt from the writes between two snapshots.
                 if wanted or watch.level(namespace).delta:
                     self.put_writes(config, writes, task_id, task_path)
-                    watch.live_writes.setdefault(namespace, {})[task_id] = list(writes)
+                    plain = [write for write in writes if write[0] not in SPECIAL_CHANNELS]
+                    watch.live_writes.setdefault(namespace, {})[task_id] = plain
                     watch.observer.task_saved(task_id)
             return None
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._config import patch_configurable
+from langgraph._internal._constants import CONFIG_KEY_DURABILITY
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.channels.topic import Topic
 from langgraph.checkpoint.serde.types import TASKS
@@ -29,6 +31,8 @@ from wtb_prefect.infrastructure.workflow.node_swap import (
 
 SEPARATOR = "|"
 """Between a subgraph's node and the nodes inside it, in paths as in LangGraph's namespaces."""
+
+_UNSAVED = {CONFIG_KEY_DURABILITY: "async"}
 
 type_graph = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -194,7 +198,7 @@ def _without_checkpoints(runnable: Any, name: str) -> Any:
         return runnable
 
     async def call(state: Any, config: RunnableConfig) -> Any:
-        return await runnable.ainvoke(state, config, durability="async")
+        return await runnable.ainvoke(state, patch_configurable(config, _UNSAVED))
 
     return RunnableCallable(None, call, name=name, trace=False)
 

@@ -73,6 +73,10 @@ _HANDLED = (
     "an error handler ran in the super-step of the gate, and LangGraph would run it again in every "
     "fork"
 )
+_ORDERED = (
+    "a question is open beside a node that varies: which answer of the list it gets, or whether it "
+    "waits, depends on what that node asks"
+)
 _FEW_STEPS = "nodes count the steps left, and LangGraph runs no fork with so few"
 
 
@@ -169,8 +173,7 @@ class LangGraphEngine:
             turn.give_up()
             self._saver.unwatch(request.thread_id)
             body_context.reset(token)
-        if unanswered:
-            # An open question belongs to all combinations: it is answered before any fork.
+        if unanswered and not context.gate_hits:
             return Stop(kind=StopKind.INTERRUPTED, next_nodes=unanswered)
         if context.gate_hits:
             return self._gate_stop(request.thread_id, compiled, context, watch)
@@ -192,7 +195,11 @@ class LangGraphEngine:
         self, compiled: CompiledWorkflow, request: Advance, watch: Watch, context: BodyContext
     ) -> tuple[str, ...]:
         """Runs until nothing more can: answers what is asked, and gives the nodes whose questions
-        have no answer."""
+        have no answer.
+
+        An open question belongs to all combinations: it is answered before any fork. Beside a gate
+        only a function can do that, whose answers do not depend on what else is asked.
+        """
         config = self._config(request, watch)
         questions = Questions(request.answers, request.answered, watch.observer)
         given: Any = None if request.input is None else dict(request.input)
@@ -201,10 +208,11 @@ class LangGraphEngine:
             if not watch.interrupted:
                 return ()
             snapshot = await compiled.graph.aget_state(config_for(request.thread_id))
+            if context.gate_hits and questions.are_ordered:
+                return snapshot.next
             answers = await questions.answers_to(snapshot)
             if not answers:
                 return snapshot.next
-            # Gates are met again: a fork waits until every question of its super-step is answered.
             context.gate_hits.clear()
             watch.interrupted = False
             watch.replayed.clear()
@@ -299,6 +307,8 @@ class LangGraphEngine:
         reason = None
         for hit in context.gate_hits:
             reason = reason or unlike_live(hit, compiled.levels, watch, head_of, self._saver)
+        if watch.interrupted:
+            reason = reason or _ORDERED
         if watch.handled_error:
             reason = reason or _HANDLED
         if self._counts_steps and self._recursion_limit - watch.steps[""] < 3:

@@ -97,6 +97,8 @@ class _Walk:
             self._items(type(thing).__name__, thing)
         elif isinstance(thing, Mapping):
             self._items("mapping", [x for pair in sorted(thing.items(), key=repr) for x in pair])
+        elif isinstance(thing, types.BuiltinFunctionType):
+            self.parts.append(["builtin", thing.__module__, thing.__qualname__])
         elif isinstance(thing, functools.partial):
             self._items("partial", [thing.func, thing.args, thing.keywords])
         elif hasattr(thing, "builder"):

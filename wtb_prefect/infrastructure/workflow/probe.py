@@ -16,7 +16,11 @@ from langgraph.pregel._checkpoint import channels_from_checkpoint
 from langgraph.pregel._io import read_channels
 
 from wtb_prefect.errors import InfrastructureError
-from wtb_prefect.infrastructure.checkpoints.recording_saver import RecordingSaver, Watch
+from wtb_prefect.infrastructure.checkpoints.recording_saver import (
+    SPECIAL_CHANNELS,
+    RecordingSaver,
+    Watch,
+)
 from wtb_prefect.infrastructure.workflow.body_context import GateHit
 from wtb_prefect.infrastructure.workflow.compile_graph import Level, is_delta, path_of
 from wtb_prefect.infrastructure.workflow.same_value import difference
@@ -93,7 +97,8 @@ def _unlike(live: Mapping[str, Any], reloaded: Mapping[str, Any], path: str) -> 
 def _unlike_writes(live: Mapping[str, list[tuple[str, Any]]], head: CheckpointTuple) -> str | None:
     saved: dict[str, list[tuple[str, Any]]] = {}
     for task, channel, value in head.pending_writes or ():
-        saved.setdefault(task, []).append((channel, value))
+        if channel not in SPECIAL_CHANNELS:
+            saved.setdefault(task, []).append((channel, value))
     for task, writes in live.items():
         if (found := difference(writes, saved.get(task, []), "a pending write")) is not None:
             return found

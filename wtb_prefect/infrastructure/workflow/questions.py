@@ -28,6 +28,11 @@ class Questions:
         self._observer = observer
         self._asked: Counter[str] = Counter()
 
+    @property
+    def are_ordered(self) -> bool:
+        """Whether a question's answer depends on which questions were asked before it."""
+        return self._source is None or self._source.is_ordered
+
     async def answers_to(self, snapshot: StateSnapshot) -> dict[str, Any]:
         """Interrupt id -> answer, for the open questions that have one, in the order of tasks."""
         found: dict[str, Any] = {}
