@@ -215,6 +215,64 @@ def test_rewind_removes_what_the_ledger_does_not_know(store: LangGraphCheckpoint
     assert store.load("t", head).pending_tasks == ()
 
 
+INNER = "sub:1"
+
+
+def put_inside(store: LangGraphCheckpointStore, namespace: str, step: int) -> CheckpointId:
+    """A checkpoint of a subgraph in thread t, with a pending write of one task."""
+    saved = checkpoint("t", step)
+    config = store.saver.put(
+        config_for("t", namespace=namespace),
+        {
+            "v": 4,
+            "id": saved.checkpoint_id,
+            "ts": "2026-01-01T00:00:00+00:00",
+            "channel_values": {"log": [step]},
+            "channel_versions": {"log": "1"},
+            "versions_seen": {},
+        },
+        {"step": step},
+        {"log": "1"},
+    )
+    store.saver.put_writes(config, [("log", ["pending"])], f"task{step}", "path")
+    return saved.checkpoint_id
+
+
+def inside(store: LangGraphCheckpointStore, thread: str, namespace: str) -> tuple[Any, ...] | None:
+    """(checkpoint, tasks with pending writes) where a subgraph stands."""
+    found = store.saver.get_tuple(config_for(thread, namespace=namespace))
+    if found is None:
+        return None
+    return found.checkpoint["id"], [task for task, *_ in found.pending_writes or ()]
+
+
+def test_fork_carries_the_subgraphs_it_is_told(store: LangGraphCheckpointStore) -> None:
+    """Where they stand, with their pending writes; no others."""
+    head = stopped_beside_siblings(store, "t")
+    inner, _ = put_inside(store, INNER, 0), put_inside(store, "other:1", 0)
+    store.fork("t", head, "u", {INNER: inner})
+    assert inside(store, "u", INNER) == (inner, ["task0"])
+    assert inside(store, "u", "other:1") is None
+    latest = store.latest("u")
+    assert latest is not None
+    assert latest.checkpoint_id == head
+
+
+def test_rewind_puts_subgraphs_back(store: LangGraphCheckpointStore) -> None:
+    """To the checkpoint that is named, without what is not; unnamed ones lose what is newer."""
+    head = stopped_beside_siblings(store, "t")
+    tasks = store.load("t", head).pending_tasks
+    first = put_inside(store, INNER, 0)
+    put_inside(store, INNER, 1)
+    put_inside(store, "other:1", 0)
+    store.rewind("t", head, [*tasks, "task0"], {INNER: first})
+    assert inside(store, "t", INNER) == (first, ["task0"])
+    assert inside(store, "t", "other:1") is None
+    store.rewind("t", head, tasks, {INNER: first})
+    assert inside(store, "t", INNER) == (first, [])
+    assert store.load("t", head).pending_tasks == tasks
+
+
 def test_two_stores_may_write_one_file(tmp_path: Path) -> None:
     """As two processes do."""
     stores = [SqliteCheckpointStore(tmp_path / "c.db") for _ in range(2)]
