@@ -120,7 +120,7 @@ class StepRecorder:
             return
         front, visit = found
         boundary = self._boundary(task_id, front, visit, None)
-        self._record([boundary], [], self._link(visit.namespace, front.head, pending=True))
+        self._record(visit.namespace, front.head, [boundary], [])
         self.flush()
         visit.saved = True
 
@@ -171,11 +171,7 @@ class StepRecorder:
         """See `StepObserver.checkpoint_saved`."""
         front = self._front(saved.namespace)
         boundaries, exits = self._ended_visits(front, saved.checkpoint_id)
-        link = self._link(saved.namespace, saved.checkpoint_id, pending=bool(saved.namespace))
-        link = replace(
-            link, step=saved.step, parent_checkpoint_id=saved.parent_id, exact=saved.exact
-        )
-        self._record(boundaries, exits, link)
+        self._record(saved.namespace, saved.checkpoint_id, boundaries, exits, saved)
         front.head, front.step = saved.checkpoint_id, saved.step
         front.visits.clear()
         if not saved.namespace:
@@ -199,11 +195,13 @@ class StepRecorder:
         follows. `inherited` is the number of answers its parent had used there."""
         self.answers = {q: n for q, n in self.execution.answers.items() if n < inherited}
         for namespace, head in self.heads.standing.items():
-            self._record([], [], self._link(namespace, head, pending=True), claimed=False)
-        begin = self._link("", lineage.checkpoint_id, pending=False)
-        self._record([], [], begin, claimed=False)
+            self._record(namespace, head, [], [], claimed=False)
+        begin = SavedCheckpoint(
+            checkpoint_id=lineage.checkpoint_id, parent_id=None, step=self.execution.step
+        )
+        self._record("", lineage.checkpoint_id, [], [], begin, claimed=False)
         for namespace, head in self.heads.under_way.items():
-            self._record([], [], self._link(namespace, head, pending=True), claimed=False)
+            self._record(namespace, head, [], [], claimed=False)
 
     def flush(self) -> None:
         """Writes what is not in the ledger yet, in one transaction."""
@@ -321,44 +319,44 @@ class StepRecorder:
             cached=visit.cached,
         )
 
-    def _link(
-        self, namespace: str, checkpoint_id: CheckpointId | None, *, pending: bool
-    ) -> CheckpointFileLink:
-        """A record of now. Those of subgraphs are pending for the top graph."""
-        assert checkpoint_id is not None
-        front = self._front(namespace)
-        done = (v.node for v in front.visits.values() if v.finished or v.replayed)
-        return CheckpointFileLink(
-            execution_id=self.execution.execution_id,
-            checkpoint_id=checkpoint_id,
-            commit_id=self.commit_id,
-            pending=pending,
-            sequence=self.sequence,
-            step=front.step,
-            created_at=self.clock.now(),
-            nodes=tuple(done),
-            namespace=namespace,
-            answers=len(self.answers),
-            store_id=self.store_id,
-        )
-
     def _record(
         self,
+        namespace: str,
+        checkpoint_id: CheckpointId,
         boundaries: list[NodeBoundary],
         exits: list[str],
-        link: CheckpointFileLink,
+        saved: SavedCheckpoint | None = None,
         *,
         claimed: bool = True,
     ) -> None:
+        """Notes what there is to write of now: of a checkpoint (`saved`), or of pending writes.
+
+        Records of subgraphs are pending ones for the top graph.
+        """
+        now = self.clock.now()
         events: list[OutboxEvent] = []
         commit, self._commit = self._commit, None
         if commit is not None:
             self.commit_id = commit.commit_id
-            kind = OutboxEventType.FILE_COMMIT_VERIFY
-            events.append(self._event(kind, self.commit_id, link.created_at))
-        link = replace(link, commit_id=self.commit_id)
+            events.append(self._event(OutboxEventType.FILE_COMMIT_VERIFY, self.commit_id, now))
+        front = self._front(namespace)
+        link = CheckpointFileLink(
+            execution_id=self.execution.execution_id,
+            checkpoint_id=checkpoint_id,
+            commit_id=self.commit_id,
+            pending=saved is None or bool(namespace),
+            sequence=self.sequence,
+            step=front.step if saved is None else saved.step,
+            created_at=now,
+            parent_checkpoint_id=None if saved is None else saved.parent_id,
+            nodes=tuple(v.node for v in front.visits.values() if v.finished or v.replayed),
+            namespace=namespace,
+            answers=len(self.answers),
+            exact=saved is None or saved.exact,
+            store_id=self.store_id,
+        )
         self.sequence += 1
-        if claimed and not link.namespace:
+        if claimed and not namespace:
             events += self._claims(link)
         self._unwritten.append(
             Record(boundaries=boundaries, exits=exits, link=link, commit=commit, events=events)
