@@ -116,9 +116,11 @@ class StepRecorder:
     def task_saved(self, task_id: str) -> None:
         """See `StepObserver.task_saved`: files and boundary belong to the pending writes now."""
         found = self._find(task_id)
-        if found is None or found[0].head is None:
+        if found is None:
             return
         front, visit = found
+        if front.head is None:
+            return
         boundary = self._boundary(task_id, front, visit, None)
         self._record(visit.namespace, front.head, [boundary], [])
         self.flush()

@@ -194,7 +194,7 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         if watch is None:
             return self.put_writes(config, writes, task_id, task_path)
         async with watch.order:
-            # A task that finished after a question was answered hands the answer in with its writes.
+            # A task that finished after it got an answer hands that in with its writes.
             if any(channel in (ERROR, INTERRUPT) for channel, _ in writes):
                 self.put_writes(config, writes, task_id, task_path)
                 self._report_special(watch, writes, task_id)
