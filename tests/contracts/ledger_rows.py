@@ -10,6 +10,7 @@ from wtb_prefect.domain.execution import (
     Execution,
     ExecutionKind,
     ExecutionStatus,
+    Inherited,
     Lineage,
     NodeFailure,
 )
@@ -116,6 +117,7 @@ def cell(
         execution_id=execution_id,
         adopted_from="another cell",
         unshared_reason=TEXT,
+        stale=("node größe", "graph"),
     )
 
 
@@ -153,6 +155,14 @@ def execution(
         retries=2,
         answers={"q": 2, "r": 0},
         root_key="root",
+        inherited=Inherited(
+            node_executions=7,
+            cache_hits=1,
+            input_tokens=8,
+            output_tokens=9,
+            duration=0.5,
+            pending=True,
+        ),
         input_tokens=5,
         output_tokens=6,
         duration=1.25,

@@ -168,6 +168,20 @@ def test_fork_carries_the_head_with_its_pending_writes(store: LangGraphCheckpoin
     assert store.history("t") == before
 
 
+def test_a_fork_without_writes_runs_the_next_step_anew(store: LangGraphCheckpointStore) -> None:
+    """From the middle of a thread that went on: neither what is pending there nor what follows."""
+    head = stopped_beside_siblings(store, "t")
+    resumed(store, "t")
+    store.fork("t", head, "u", with_writes=False)
+    copy = store.latest("u")
+    assert copy is not None
+    assert (copy.checkpoint_id, copy.parent_id, copy.pending_tasks) == (head, None, ())
+    assert len(store.history("u")) == 1
+    nodes = {"x": say("new x"), "y": say("new y"), "gate": say("gate")}
+    state = graph(store, nodes).invoke(None, config_for("u"), durability="sync")
+    assert sorted(state["log"]) == ["a", "gate", "in", "new x", "new y"]
+
+
 def test_forking_twice_is_forking_once(store: LangGraphCheckpointStore) -> None:
     """A crash between fork and ledger repeats it."""
     head = stopped_beside_siblings(store, "t")

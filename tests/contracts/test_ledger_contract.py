@@ -545,6 +545,18 @@ class TestRoots:
         assert [execution.execution_id for execution in found] == ["e", "e2"]
         assert read(filled, lambda uow: uow.executions.list_by_root("none")) == []
 
+    def test_whether_there_is_an_earlier_one(self, filled: OpenUnitOfWork) -> None:
+        rootless = replace(make.execution("e0", seconds=-9), root_key=None)
+        change(filled, lambda uow: uow.executions.add(rootless))
+
+        def any_before(seconds: int, workflow_id: str = "w") -> bool:
+            at = make.later(seconds)
+            return read(filled, lambda uow: uow.executions.any_before(workflow_id, at))
+
+        assert any_before(1)
+        assert not any_before(0)
+        assert not any_before(1, "another")
+
 
 class TestNodeBoundaries:
     def test_list_in_the_order_recorded_which_replacing_keeps(self, filled: OpenUnitOfWork) -> None:
@@ -643,6 +655,14 @@ class TestCheckpointFiles:
         found = read(filled, lambda uow: uow.checkpoint_files.list("e"))
         assert found == [links[1], again, links[0]]
         assert read(filled, lambda uow: uow.checkpoint_files.list("unknown")) == []
+
+    def test_list_many_of_any_number_of_ids(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.executions.add(make.execution("e2")))
+        links = [make.link(n, f"c{n}", "e2") for n in (5, 1)] + [make.link(2)]
+        change(filled, each(lambda uow: uow.checkpoint_files.save, links))
+        asked = ["e", "e2", *(f"x{n}" for n in range(MANY))]
+        found = read(filled, lambda uow: uow.checkpoint_files.list_many(asked))
+        assert found == {"e": [links[2]], "e2": [links[1], links[0]]}
 
     def test_refuses_files_that_are_not_recorded(self, filled: OpenUnitOfWork) -> None:
         with filled(write=True) as uow:

@@ -136,6 +136,7 @@ class BatchCell:
     `fingerprints` are what the answer depends on, by name (graph, node:<name>, evaluator:<name>,
     case, base_workspace): a cell whose fingerprints differ from today's is stale. `key` is their
     digest together with project, case and combination: cells with equal keys have equal answers.
+    `stale` names what has changed since the answer was made, if it was kept on request.
     """
 
     cell_id: str
@@ -149,6 +150,7 @@ class BatchCell:
     execution_id: str | None = None
     adopted_from: str | None = None
     unshared_reason: str | None = None
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,8 @@ class CellResult:
     """One cell as results show it.
 
     `scores` maps metric -> number or label; failed evaluators are in `score_errors`. `duration`
-    (seconds), node bodies and tokens include the shared prefix.
+    (seconds), node bodies and tokens include the shared prefix. `stale` names what has changed
+    since, if the cell was kept on request.
     """
 
     cell_id: str
@@ -173,6 +176,7 @@ class CellResult:
     input_tokens: int = 0
     output_tokens: int = 0
     unshared_reason: str | None = None
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,23 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """What an execution took over from an earlier run, at whose checkpoint it begins.
+
+    Counted once, when it begins, over the whole lineage up to there: the earlier run may have gone
+    on from that checkpoint in another way. `duration` is in seconds. `pending`: the writes pending
+    at the checkpoint came along, as with every fork of a trunk.
+    """
+
+    node_executions: int = 0
+    cache_hits: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    duration: float = 0.0
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """One run on the LangGraph thread `wtb-{execution_id}`.
 
@@ -71,7 +88,8 @@ class Execution:
     `root_key` names what every result of the same case and repeat depends on (graph, case, files):
     only within it may one execution go on from another's checkpoint. `answers` says which answer
     each question of `interrupt()` got since the start (question -> index), `retries` counts the
-    attempts after a transient error, `cache_hits` the visits that a cache answered.
+    attempts after a transient error, `cache_hits` the visits that a cache answered. `inherited` is set
+    where the lineage leads into an earlier run: what came before is counted there, and not again.
     """
 
     execution_id: str
@@ -98,6 +116,7 @@ class Execution:
     retries: int = 0
     answers: Mapping[str, int] = field(default_factory=dict)
     root_key: str | None = None
+    inherited: Inherited | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     duration: float = 0.0

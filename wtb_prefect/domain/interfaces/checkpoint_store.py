@@ -40,12 +40,17 @@ class CheckpointStore(Protocol):
         checkpoint_id: CheckpointId,
         target_thread: str,
         subgraphs: Mapping[str, CheckpointId] = ...,
+        *,
+        with_writes: bool = True,
     ) -> None:
         """Begins `target_thread` with a copy of one checkpoint and its pending writes.
 
         The copy keeps the checkpoint's id, so pending writes still match their tasks and finished
         siblings of a gate are not run again. Forking twice is forking once. `subgraphs` (namespace
         -> checkpoint) are copied too: what they have done already is not done again.
+
+        Without writes every task of the next step runs: from a checkpoint in the middle of a
+        thread, whose writes led to the one after it. Memories of subgraphs come without them too.
         """
         ...
 

@@ -142,6 +142,10 @@ class ExecutionReader(Protocol):
         """Those of one case and repeat with the same graph, case and files, by creation time."""
         ...
 
+    def any_before(self, workflow_id: str, at: datetime) -> bool:
+        """Whether a workflow has an execution with a root key that was created before a time."""
+        ...
+
     def total_bodies(self, batch_id: str) -> int:
         """Node bodies recorded by all executions of a batch."""
         ...
@@ -230,6 +234,12 @@ class FileCommitRepository(FileCommitReader, FileCommitWriter, Protocol):
 class CheckpointFileReader(Protocol):
     def list(self, execution_id: str) -> list[CheckpointFileLink]:
         """By sequence."""
+        ...
+
+    def list_many(
+        self, execution_ids: Sequence[str]
+    ) -> dict[str, builtins.list[CheckpointFileLink]]:
+        """The same for several executions (any number); without links: absent."""
         ...
 
 

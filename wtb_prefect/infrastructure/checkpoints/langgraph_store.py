@@ -119,6 +119,8 @@ class LangGraphCheckpointStore(ABC):
         checkpoint_id: CheckpointId,
         target_thread: str,
         subgraphs: Mapping[str, CheckpointId] = MappingProxyType({}),
+        *,
+        with_writes: bool = True,
     ) -> None:
         """See `CheckpointStore.fork`.
 
@@ -126,9 +128,10 @@ class LangGraphCheckpointStore(ABC):
         made again.
         """
         for namespace, inner in [*subgraphs.items(), ("", checkpoint_id)]:
-            self._copy(self.tuple_of(source_thread, inner, namespace), target_thread)
+            source = self.tuple_of(source_thread, inner, namespace)
+            self._copy(source, target_thread, with_writes=with_writes)
 
-    def _copy(self, source: CheckpointTuple, target_thread: str) -> None:
+    def _copy(self, source: CheckpointTuple, target_thread: str, *, with_writes: bool) -> None:
         """`put` without a checkpoint id in the config, or the copy would have a parent that its
         thread does not hold; all channel versions as new, or savers that keep values apart lose
         every non-primitive channel."""
@@ -142,7 +145,7 @@ class LangGraphCheckpointStore(ABC):
                 metadata,
                 checkpoint["channel_versions"],
             )
-            for task, path, writes in self._writes_by_task(source):
+            for task, path, writes in self._writes_by_task(source) if with_writes else ():
                 self.saver.put_writes(config, writes, task, path)
 
     def _complete(

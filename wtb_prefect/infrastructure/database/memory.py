@@ -253,6 +253,10 @@ class MemoryExecutions(_Repository):
         found = self._session.where(tables.executions, order=order, root_key=root_key)
         return [rows.execution_of(row) for row in found]
 
+    def any_before(self, workflow_id: str, at: datetime) -> bool:
+        found = self.list(workflow_id=workflow_id)
+        return any(e.root_key is not None and e.created_at < at for e in found)
+
     def total_bodies(self, batch_id: str) -> int:
         return sum(execution.node_executions for execution in self.list(batch_id=batch_id))
 
@@ -355,6 +359,13 @@ class MemoryCheckpointFiles(_Repository):
             tables.checkpoint_files, order=("sequence",), execution_id=execution_id
         )
         return [file_rows.link_of(row) for row in found]
+
+    def list_many(
+        self, execution_ids: Sequence[str]
+    ) -> dict[str, builtins.list[CheckpointFileLink]]:
+        return self._by_execution(
+            tables.checkpoint_files, execution_ids, file_rows.link_of, "sequence"
+        )
 
     def save(self, link: CheckpointFileLink) -> None:
         self._session.put(tables.checkpoint_files, file_rows.link_row(link))

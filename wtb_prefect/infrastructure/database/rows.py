@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
 from wtb_prefect.domain.evaluation import EvaluationResult
-from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus, Lineage
+from wtb_prefect.domain.execution import (
+    Execution,
+    ExecutionKind,
+    ExecutionStatus,
+    Inherited,
+    Lineage,
+)
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxEventType, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow, WorkflowEdge, WorkflowNode
@@ -22,6 +29,7 @@ from wtb_prefect.infrastructure.database.codecs import (
     failure_text,
     json_list,
     json_object,
+    json_text,
     json_value,
     names,
     prose,
@@ -167,13 +175,14 @@ def cell_row(cell: BatchCell) -> Row:
         cell.execution_id,
         cell.adopted_from,
         prose(cell.unshared_reason),
+        json_list(cell.stale),
     )
 
 
 def cell_of(row: Fetched) -> BatchCell:
     (
         cell_id, batch_id, combination, case_id, repeat, key, fingerprints, status,
-        execution_id, adopted_from, unshared_reason,
+        execution_id, adopted_from, unshared_reason, stale,
     ) = row  # fmt: skip
     return BatchCell(
         cell_id=cell_id,
@@ -187,6 +196,7 @@ def cell_of(row: Fetched) -> BatchCell:
         execution_id=execution_id,
         adopted_from=adopted_from,
         unshared_reason=unshared_reason,
+        stale=names(stale),
     )
 
 
@@ -219,6 +229,7 @@ def execution_row(execution: Execution) -> Row:
         execution.retries,
         json_object(execution.answers),
         execution.root_key,
+        None if execution.inherited is None else json_text(asdict(execution.inherited)),
         execution.input_tokens,
         execution.output_tokens,
         execution.duration,
@@ -232,7 +243,7 @@ def execution_of(row: Fetched) -> Execution:
         execution_id, workflow_id, kind, status, choices, created_at, batch_id, case_id, repeat,
         path, gated, parent_id, parent_checkpoint_id, parent_commit_id, head, step, commit_id,
         split_nodes, next_nodes, error, unshared_reason, node_executions, cache_hits, retries,
-        answers, root_key, input_tokens, output_tokens, duration, finished_at, metadata,
+        answers, root_key, inherited, input_tokens, output_tokens, duration, finished_at, metadata,
     ) = row  # fmt: skip
     return Execution(
         execution_id=execution_id,
@@ -259,6 +270,7 @@ def execution_of(row: Fetched) -> Execution:
         retries=retries,
         answers=json_value(answers),
         root_key=root_key,
+        inherited=None if inherited is None else Inherited(**json_value(inherited)),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         duration=duration,

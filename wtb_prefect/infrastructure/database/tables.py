@@ -111,6 +111,7 @@ cells = Table(
     Column("execution_id", String, _reference("executions.execution_id"), index=True),
     Column("adopted_from", String),
     Column("unshared_reason", Text),
+    Column("stale", Json, nullable=False, server_default="[]"),
     UniqueConstraint("batch_id", "case_id", "repeat", "combination"),
     Index(None, "key", "status"),
 )
@@ -144,6 +145,7 @@ executions = Table(
     Column("retries", Integer, nullable=False, server_default="0"),
     Column("answers", Json, nullable=False, server_default="{}"),
     Column("root_key", String, index=True),
+    Column("inherited", Json),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("duration", Double, nullable=False),

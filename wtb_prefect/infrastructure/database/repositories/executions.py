@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import bindparam, delete, func, select, update
 
@@ -12,7 +13,7 @@ from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import tables
-from wtb_prefect.infrastructure.database.codecs import json_object
+from wtb_prefect.infrastructure.database.codecs import json_object, time_text
 from wtb_prefect.infrastructure.database.rows import (
     boundary_of,
     boundary_row,
@@ -39,6 +40,12 @@ _LIST = _SELECT.order_by(_e.created_at, _e.execution_id)
 _BY_ROOT = _LIST.where(_e.root_key == bindparam("root_key"))
 _IN_BATCH = _e.batch_id == bindparam("batch_id")
 _IN_WORKFLOW = _e.workflow_id == bindparam("workflow_id")
+
+_ANY_BEFORE = (
+    select(_e.execution_id)
+    .where(_IN_WORKFLOW, _e.created_at < bindparam("at"), _e.root_key.is_not(None))
+    .limit(1)
+)
 
 _TOTAL_BODIES = select(func.coalesce(func.sum(_e.node_executions), 0)).where(_IN_BATCH)
 
@@ -100,6 +107,10 @@ class SqlExecutions:
 
     def list_by_root(self, root_key: str) -> builtins.list[Execution]:
         return [execution_of(row) for row in self._session.fetch(_BY_ROOT, {"root_key": root_key})]
+
+    def any_before(self, workflow_id: str, at: datetime) -> bool:
+        asked = {"workflow_id": workflow_id, "at": time_text(at)}
+        return bool(self._session.fetch(_ANY_BEFORE, asked))
 
     def total_bodies(self, batch_id: str) -> int:
         ((total,),) = self._session.fetch(_TOTAL_BODIES, {"batch_id": batch_id})

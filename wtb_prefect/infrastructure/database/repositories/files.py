@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, select
 
@@ -56,6 +57,11 @@ _LINKS = (
     .where(_l.execution_id == bindparam("execution_id"))
     .order_by(_l.sequence)
 )
+_LINKS_OF_MANY = (
+    select(tables.checkpoint_files)
+    .where(_l.execution_id.in_(bindparam("ids", expanding=True)))
+    .order_by(_l.execution_id, _l.sequence)
+)
 _SAVE_LINK = upsert(tables.checkpoint_files, "execution_id", "sequence")
 
 _r = tables.node_results.c
@@ -93,6 +99,15 @@ class SqlCheckpointFiles:
     def list(self, execution_id: str) -> builtins.list[CheckpointFileLink]:
         rows = self._session.fetch(_LINKS, {"execution_id": execution_id})
         return [link_of(row) for row in rows]
+
+    def list_many(
+        self, execution_ids: Sequence[str]
+    ) -> dict[str, builtins.list[CheckpointFileLink]]:
+        found: dict[str, list[CheckpointFileLink]] = {}
+        for row in self._session.fetch_by_ids(_LINKS_OF_MANY, execution_ids):
+            link = link_of(row)
+            found.setdefault(link.execution_id, []).append(link)
+        return found
 
     def save(self, link: CheckpointFileLink) -> None:
         self._session.write(_SAVE_LINK, link_row(link))

@@ -1,4 +1,5 @@
-"""Subgraph visits, answers, retries, roots that executions may go on from, node results."""
+"""Subgraph visits, answers, retries, roots that executions may go on from, node results, cells
+that are kept although they are stale."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     _executions()
+    _cells()
     _node_boundaries()
     _checkpoint_files()
     _node_results()
@@ -32,8 +34,13 @@ def _executions() -> None:
         sa.Column("retries", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("answers", sa.Text(), nullable=False, server_default="{}"),
         sa.Column("root_key", sa.String()),
+        sa.Column("inherited", sa.Text()),
     )
     op.create_index(op.f("ix_executions_root_key"), "executions", ["root_key"])
+
+
+def _cells() -> None:
+    _add("cells", sa.Column("stale", sa.Text(), nullable=False, server_default="[]"))
 
 
 def _node_boundaries() -> None:
