@@ -148,6 +148,9 @@ def _add_request(parser: _Parser) -> None:
     parser.add_argument(
         "--no-share", dest="share", action="store_false", help="run every cell from its start"
     )
+    parser.add_argument(
+        "--keep-stale", action="store_true", help="leave done cells although code or case changed"
+    )
     _add_runner(parser)
 
 

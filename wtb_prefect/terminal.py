@@ -13,6 +13,7 @@ from rich.text import Text
 
 from wtb_prefect.application.plan_batch import BatchPlan, CellState
 from wtb_prefect.application.read_results import BatchReport
+from wtb_prefect.application.staleness import StaleKind
 from wtb_prefect.domain.batch_test import BatchTestResult, CellResult, MetricSummary
 from wtb_prefect.domain.execution import ExecutionStatus
 
@@ -26,6 +27,7 @@ _STYLES = {
 }
 
 _ANY_WIDTH = 10_000
+_SHOWN_KINDS = 5
 
 
 def make_table(*headers: str) -> Table:
@@ -45,9 +47,9 @@ def plan_lines(plan: BatchPlan) -> list[str]:
         f"batch {plan.batch_id} of {plan.workflow.name}",
         f"  {product} = {_number(len(plan.cells), 'cell')}: {_states(plan)}",
     ]
-    if plan.stale_reasons:
-        reasons = (f"{name} ({_number(n, 'cell')})" for name, n in plan.stale_reasons.items())
-        lines.append(f"  stale because these changed: {', '.join(reasons)}")
+    lines += [_stale(kind) for kind in plan.stale[:_SHOWN_KINDS]]
+    if (more := len(plan.stale) - _SHOWN_KINDS) > 0:
+        lines.append(f"  and {_number(more, 'more kind')} of stale cells (--json lists all)")
     if plan.counts[CellState.FAILED]:
         lines.append("  failed cells are not run again until their code or case changes")
     if plan.counts[CellState.PAUSED]:
@@ -79,7 +81,7 @@ def cells_table(cells: Sequence[CellResult]) -> Table:
             Text(cell.combination),
             Text(cell.case_id),
             str(cell.repeat),
-            status_text(cell.status),
+            status_text(cell.status, "stale" if cell.stale else ""),
             (cell.execution_id or "")[:13],
             Text(cell_line(cell)),
         )
@@ -92,7 +94,8 @@ def cell_line(cell: CellResult) -> str:
         return one_line(str(cell.error))
     scores = [f"{metric}={_score(value)}" for metric, value in cell.scores.items()]
     errors = [f"{metric}: {one_line(text)}" for metric, text in cell.score_errors.items()]
-    return "  ".join(scores + errors)
+    stale = [f"changed since: {', '.join(cell.stale)}"] if cell.stale else []
+    return "  ".join(scores + errors + stale)
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -101,9 +104,10 @@ def one_line(text: str, limit: int = 200) -> str:
     return joined if len(joined) <= limit else f"{joined[: limit - 3]}..."
 
 
-def status_text(status: str) -> Text:
-    """A status in its colour."""
-    return Text(str(status), style=_STYLES.get(str(status), ""))
+def status_text(status: str, note: str = "") -> Text:
+    """A status in its colour, with a note on it."""
+    shown = f"{status} ({note})" if note else str(status)
+    return Text(shown, style=_STYLES.get(str(status), ""))
 
 
 def when(moment: datetime | None) -> str:
@@ -137,6 +141,13 @@ def _number(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
+def _stale(kind: StaleKind) -> str:
+    changed = f"{', '.join(kind.changed)} ({_number(kind.cells, 'cell')})"
+    if kind.kept:
+        return f"  stale, and kept as it is, because these changed: {changed}"
+    return f"  stale because these changed: {changed}: {kind.again}"
+
+
 def _states(plan: BatchPlan) -> str:
     words = {
         CellState.DONE: "done",
@@ -144,6 +155,7 @@ def _states(plan: BatchPlan) -> str:
         CellState.FAILED: "failed",
         CellState.PAUSED: "paused",
         CellState.STALE: "stale",
+        CellState.KEPT: "stale but kept",
         CellState.NEW: "new",
     }
     return counts_line((word, plan.counts[state]) for state, word in words.items())

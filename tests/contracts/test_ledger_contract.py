@@ -353,6 +353,15 @@ class TestCells:
         change(filled, lambda uow: uow.cells.save_many([make.cell("1", key="new")]))
         assert read(filled, lambda uow: uow.cells.list("b")) == [make.cell("1", key="new")]
 
+    def test_mark_stale_and_take_it_back(self, filled: OpenUnitOfWork) -> None:
+        cells = [make.cell(f"c{n}", repeat=n) for n in range(3)]
+        change(filled, lambda uow: uow.cells.save_many(cells))
+        marks = {"c0": ("node größe",), "c1": (), "unknown": ("graph",)}
+        change(filled, lambda uow: uow.cells.mark_stale(marks))
+        found = read(filled, lambda uow: uow.cells.list("b"))
+        assert [cell.stale for cell in found] == [("node größe",), (), cells[2].stale]
+        assert [replace(cell, stale=cells[2].stale) for cell in found] == cells
+
     def test_find_completed_of_any_number_of_keys(self, filled: OpenUnitOfWork) -> None:
         done = ExecutionStatus.COMPLETED
         cells = [make.cell(f"{n:05}", repeat=n, key=f"k{n}", status=done) for n in range(MANY)]

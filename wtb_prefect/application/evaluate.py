@@ -14,6 +14,7 @@ from typing import Any
 from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.evaluation import EvaluationResult, EvaluatorSpec
 from wtb_prefect.domain.execution import Execution
+from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.errors import InvalidInputError
 
@@ -47,6 +48,12 @@ def check_evaluator(spec: EvaluatorSpec) -> None:
                 f"evaluator {spec.name!r} asks for {name!r}; "
                 f"an evaluator may ask for: {', '.join(ARGUMENTS)}"
             )
+
+
+def score_fingerprints(evaluators: Mapping[str, str], expected: str) -> dict[str, str]:
+    """What the scores of a case depend on beside the execution, by evaluator: its code, and what
+    the case expects."""
+    return {name: digest("score", code, expected) for name, code in evaluators.items()}
 
 
 async def evaluate(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from wtb_prefect.application.references import reference_to
-from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.application.session import (
+    BatchScope,
+    CaseFingerprints,
+    PreparedCase,
+    Session,
+)
 from wtb_prefect.domain.batch_test import Case, StoredCase
 from wtb_prefect.domain.file_processing import FileCommit, FileMemento, commit_id_of
 from wtb_prefect.domain.identifiers import digest
@@ -19,17 +25,14 @@ _RECENT = 64
 """Case rows kept by a worker: at most this many cases are in flight."""
 
 
-def case_fingerprint(session: Session, case: Case) -> str:
-    """Digest of everything in a case that its result may depend on (tags and metadata do not)."""
-    _, payload = session.codec.dump({"state": dict(case.state), "expected": case.expected})
+def case_fingerprints(session: Session, case: Case) -> CaseFingerprints:
+    """Digests of what results may depend on in a case (tags and metadata are not among it)."""
     files = [[path, _content_id(content)] for path, content in sorted(case.files.items())]
-    parts = ["case", hashlib.sha256(payload).hexdigest(), files]
-    if callable(case.answers):
-        parts.append(session.fingerprint(case.answers))
-    elif case.answers:
-        _, answers = session.codec.dump({"answers": list(case.answers)})
-        parts.append(hashlib.sha256(answers).hexdigest())
-    return digest(*parts)
+    return CaseFingerprints(
+        case=digest("case", _value_id(session, dict(case.state)), files),
+        expected=digest("expected", _value_id(session, case.expected)),
+        answers=_answers_id(session, case.answers),
+    )
 
 
 def store_case(
@@ -37,6 +40,7 @@ def store_case(
 ) -> tuple[StoredCase, FileCommit | None]:
     """A case as the ledger keeps it, and the commit that adds its files to the base workspace."""
     commit = _case_files(session, case, base_commit)
+    prints = case_fingerprints(session, case)
     files = commit.changed if commit else ()
     payload = {
         "state": dict(case.state),
@@ -46,13 +50,14 @@ def store_case(
         "metadata": dict(case.metadata),
         "files": [[m.path, m.blob_id, m.size, m.mode] for m in files],
         "commit_id": commit.commit_id if commit else base_commit,
+        "fingerprints": asdict(prints),
     }
     encoding, data = session.codec.dump(payload)
     stored = StoredCase(
         batch_id=batch_id,
         case_id=case.id,
         position=position,
-        fingerprint=case_fingerprint(session, case),
+        fingerprint=prints.of_run,
         encoding=encoding,
         payload=data,
     )
@@ -81,7 +86,7 @@ def load_case(uow: UnitOfWork, session: Session, scope: BatchScope, case_id: str
     data = session.codec.load(stored.encoding, stored.payload)
     return PreparedCase(
         case=_case(case_id, data, session),
-        fingerprint=stored.fingerprint,
+        fingerprints=CaseFingerprints(**data["fingerprints"]),
         commit_id=data["commit_id"],
     )
 
@@ -144,6 +149,17 @@ def _content_id(content: Any) -> str:
     if isinstance(content, FileMemento):
         return content.blob_id
     return hashlib.sha256(_bytes(content)).hexdigest()
+
+
+def _value_id(session: Session, value: Any) -> str:
+    _, payload = session.codec.dump({"value": value})
+    return hashlib.sha256(payload).hexdigest()
+
+
+def _answers_id(session: Session, answers: Any) -> str | None:
+    if callable(answers):
+        return session.fingerprint(answers)
+    return digest("answers", _value_id(session, list(answers))) if answers else None
 
 
 def _bytes(content: Any) -> bytes:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from wtb_prefect.application.load_case import case_fingerprint, load_cases
+from wtb_prefect.application.find_past import past_reasons
+from wtb_prefect.application.load_case import case_fingerprints, load_cases
 from wtb_prefect.application.matrix import Matrix, expand_matrix
 from wtb_prefect.application.read_cases import Cases, read_cases
 from wtb_prefect.application.session import Session, cell_id_of
+from wtb_prefect.application.staleness import (
+    ANSWERS,
+    EVALUATOR,
+    EXPECTED,
+    NODE,
+    StaleKind,
+    ancestors,
+    changes,
+    stale_kinds,
+)
 from wtb_prefect.domain.batch_test import BatchCell, Case, RunOptions, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.identifiers import digest, stable_id, valid_name
@@ -50,11 +61,13 @@ class CellState(StrEnum):
     FAILED = "failed"
     PAUSED = "paused"
     STALE = "stale"
+    KEPT = "kept"
+    """Done, stale, and left as it is on request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
-    """A cell, what the ledger has of it, and for a stale one what changed since."""
+    """A cell, what the ledger has of it, and for a stale or kept one what changed since."""
 
     cell: BatchCell
     state: CellState
@@ -94,6 +107,7 @@ class BatchPlan:
     share_prefixes: bool
     reuse: str
     options: RunOptions
+    past_reasons: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Mapping[CellState, int]:
@@ -110,6 +124,13 @@ class BatchPlan:
     def stale_reasons(self) -> Mapping[str, int]:
         """What changed -> number of cells it made stale."""
         return Counter(name for cell in self.cells for name in cell.changed)
+
+    @property
+    def stale(self) -> tuple[StaleKind, ...]:
+        """Stale cells by what changed, with where they will run again from; the most first."""
+        found = ((c.changed, c.state is CellState.KEPT) for c in self.cells if c.changed)
+        restarts = bool(self.unshared_reasons or self.past_reasons)
+        return stale_kinds(found, self.workflow, restarts=restarts)
 
 
 def plan_batch(request: BatchRequest, session: Session, base_commit: str | None) -> BatchPlan:
@@ -132,14 +153,14 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
     batch_id = request.batch_id or _batch_id(session, combinations, cases, request.repeats)
     reuse = request.reuse or _reuse(request, session)
     identity = _Identity.of(session, workflow, base_commit)
+    versions = [(combination, identity.version_of(combination)) for combination in combinations]
     cells = [
-        _cell(batch_id, reuse, combination, case, fingerprint, repeat, identity)
-        for case, fingerprint in [(case, case_fingerprint(session, case)) for case in cases]
-        for repeat in range(request.repeats)
-        for combination in combinations
+        cell
+        for case in cases
+        for cell in _cells(batch_id, reuse, case, request.repeats, versions, session)
     ]
     with session.open_uow() as uow:
-        compared = _compare(cells, batch_id, uow)
+        compared = _compare(cells, batch_id, uow, keep_stale=request.options.keep_stale)
     varying = varying_nodes(combinations)
     reasons = session.engine.unshared_reasons(varying)
     if not request.share_prefixes:
@@ -157,6 +178,7 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         share_prefixes=request.share_prefixes,
         reuse=reuse,
         options=request.options,
+        past_reasons=past_reasons(session),
     )
 
 
@@ -166,7 +188,8 @@ def compare_again(plan: BatchPlan, uow: UnitOfWork) -> BatchPlan:
     Between planning and claiming, another process may have finished cells of the batch.
     """
     cells = [replace(planned.cell, **_UNANSWERED) for planned in plan.cells]
-    return replace(plan, cells=_compare(cells, plan.batch_id, uow))
+    keep_stale = plan.options.keep_stale
+    return replace(plan, cells=_compare(cells, plan.batch_id, uow, keep_stale=keep_stale))
 
 
 _UNANSWERED: dict[str, Any] = {
@@ -174,6 +197,7 @@ _UNANSWERED: dict[str, Any] = {
     "execution_id": None,
     "adopted_from": None,
     "unshared_reason": None,
+    "stale": (),
 }
 
 
@@ -245,7 +269,7 @@ class _Identity:
     def of(session: Session, workflow: TestWorkflow, base_commit: str | None) -> _Identity:
         fixed = {"graph": workflow.fingerprint, "base workspace": base_commit or "none"}
         for name, fingerprint in session.evaluator_fingerprints.items():
-            fixed[f"evaluator {name}"] = fingerprint
+            fixed[f"{EVALUATOR}{name}"] = fingerprint
         engine = session.engine
         nodes = {
             (node.name, ORIGINAL): engine.variant_fingerprint(node.name, ORIGINAL)
@@ -256,36 +280,64 @@ class _Identity:
             nodes[key] = engine.variant_fingerprint(*key)
         return _Identity(fixed=fixed, nodes=nodes, names=workflow.node_names())
 
+    def version_of(self, combination: VariantCombination) -> _Version:
+        """What all cells of a combination depend on, whatever their case."""
+        chosen = dict(combination.choices)
+        prints = {f"{NODE}{n}": self.nodes[n, chosen.get(n, ORIGINAL)] for n in self.names}
+        full = {**self.fixed, **prints}
+        return _Version(digest=digest("combination", full), fingerprints=_shortened(full))
 
-def _cell(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Version:
+    """Digested once: there may be ten thousand cells of a few combinations."""
+
+    digest: str
+    fingerprints: Mapping[str, str]
+
+
+def _shortened(prints: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:_SHORT] for name, value in prints.items()}
+
+
+def _cells(
     batch_id: str,
     reuse: str,
-    combination: VariantCombination,
     case: Case,
-    case_fp: str,
-    repeat: int,
-    identity: _Identity,
-) -> BatchCell:
-    chosen = dict(combination.choices)
-    prints = {f"node {n}": identity.nodes[n, chosen.get(n, ORIGINAL)] for n in identity.names}
-    full = {**identity.fixed, **prints, "case": case_fp}
-    return BatchCell(
-        cell_id=cell_id_of(batch_id, case.id, repeat, combination.name),
-        batch_id=batch_id,
-        combination=combination.name,
-        case_id=case.id,
-        repeat=repeat,
-        key=digest("cell", reuse, case.id, repeat, combination.name, full),
-        fingerprints={name: value[:_SHORT] for name, value in full.items()},
-    )
+    repeats: int,
+    versions: Sequence[tuple[VariantCombination, _Version]],
+    session: Session,
+) -> Iterator[BatchCell]:
+    prints = case_fingerprints(session, case)
+    own = {"case": prints.case, EXPECTED: prints.expected}
+    if prints.answers is not None:
+        own[ANSWERS] = prints.answers
+    short = _shortened(own)
+    # The mapping of a combination and case is one object for all repeats.
+    together = [(combination, v, {**v.fingerprints, **short}) for combination, v in versions]
+    for repeat in range(repeats):
+        for combination, version, fingerprints in together:
+            name = combination.name
+            yield BatchCell(
+                cell_id=cell_id_of(batch_id, case.id, repeat, name),
+                batch_id=batch_id,
+                combination=name,
+                case_id=case.id,
+                repeat=repeat,
+                key=digest("cell", reuse, case.id, repeat, name, version.digest, own),
+                fingerprints=fingerprints,
+            )
 
 
-def _compare(cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork) -> tuple[PlannedCell, ...]:
+def _compare(
+    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, *, keep_stale: bool
+) -> tuple[PlannedCell, ...]:
     recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
     unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
     elsewhere = uow.cells.find_completed(unknown)
     return tuple(
-        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key)) for cell in cells
+        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), keep_stale)
+        for cell in cells
     )
 
 
@@ -303,7 +355,7 @@ _ENDED = {
 
 
 def _planned(
-    cell: BatchCell, recorded: BatchCell | None, elsewhere: BatchCell | None
+    cell: BatchCell, recorded: BatchCell | None, elsewhere: BatchCell | None, keep_stale: bool
 ) -> PlannedCell:
     if recorded is None:
         if elsewhere is None:
@@ -314,12 +366,10 @@ def _planned(
         return PlannedCell(cell=cell, state=CellState.NEW)
     if recorded.key == cell.key:
         return PlannedCell(cell=recorded, state=state)
-    changed = tuple(
-        name
-        for name in sorted({*recorded.fingerprints, *cell.fingerprints})
-        if recorded.fingerprints.get(name) != cell.fingerprints.get(name)
-    )
-    return PlannedCell(cell=cell, state=CellState.STALE, changed=changed)
+    # A failed cell is no result to keep: what changed may be what was wrong with it.
+    kept = keep_stale and state is CellState.DONE
+    state = CellState.KEPT if kept else CellState.STALE
+    return PlannedCell(cell=cell, state=state, changed=changes(recorded, cell))
 
 
 def _answered(cell: BatchCell, other: BatchCell) -> BatchCell:
@@ -336,7 +386,7 @@ def _shares(
     workflow: TestWorkflow, combinations: Sequence[VariantCombination], *, shared: bool
 ) -> tuple[NodeShare, ...]:
     varying = set(varying_nodes(combinations))
-    before = _ancestors(workflow)
+    before = ancestors(workflow)
     result = []
     for node in workflow.node_names():
         depends = sorted(varying & (before[node] | {node}))
@@ -344,21 +394,3 @@ def _shares(
         runs = len(groups) if shared else len(combinations)
         result.append(NodeShare(node=node, runs=runs, unshared_runs=len(combinations)))
     return tuple(result)
-
-
-def _ancestors(workflow: TestWorkflow) -> dict[str, set[str]]:
-    """Nodes that may run before each node, by any path."""
-    targets: dict[str, set[str]] = defaultdict(set)
-    for edge in workflow.edges:
-        targets[edge.source].add(edge.target)
-    before: dict[str, set[str]] = {node: set() for node in workflow.node_names()}
-    for start in workflow.node_names():
-        stack, seen = list(targets[start]), set[str]()
-        while stack:
-            node = stack.pop()
-            if node in seen or node not in before:
-                continue
-            seen.add(node)
-            before[node].add(start)
-            stack.extend(targets[node])
-    return before

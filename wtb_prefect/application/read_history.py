@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from wtb_prefect.domain.checkpoint import Checkpoint, ExecutionHistory
 from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileMemento
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
+from wtb_prefect.domain.lineage import links_until, visits_until
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 
@@ -34,12 +37,7 @@ def read_history(open_uow: OpenUnitOfWork, execution_id: str) -> ExecutionHistor
     """All checkpoints behind an execution, oldest first, those of its shared prefixes included."""
     with open_uow() as uow:
         line = _line(uow, execution_id)
-        links = [
-            link
-            for execution in line
-            for link in uow.checkpoint_files.list(execution.execution_id)
-            if not link.pending
-        ]
+        links = [link for link in _links_behind(uow, line) if not link.pending]
     # A fork begins with a copy of its parent's last checkpoint: shown once, as the parent's.
     seen: dict[str, CheckpointFileLink] = {}
     for link in links:
@@ -67,9 +65,36 @@ def read_history(open_uow: OpenUnitOfWork, execution_id: str) -> ExecutionHistor
 def read_boundaries(open_uow: OpenUnitOfWork, execution_id: str) -> list[NodeBoundary]:
     """Every visit of a node behind an execution, in order, those of its prefixes included."""
     with open_uow() as uow:
-        line = _line(uow, execution_id)
-        found = uow.node_boundaries.list_many([e.execution_id for e in line])
-    return [boundary for e in line for boundary in found.get(e.execution_id, [])]
+        return boundaries_behind(uow, _line(uow, execution_id))
+
+
+def boundaries_behind(uow: UnitOfWork, line: Sequence[Execution]) -> list[NodeBoundary]:
+    """The visits of a lineage (root first) that its last execution has behind it.
+
+    Where it leads into an earlier run, that run went on in its own way after the checkpoint it was
+    left at: what it did there is not behind this execution.
+    """
+    found = uow.node_boundaries.list_many([e.execution_id for e in line])
+    behind: list[NodeBoundary] = []
+    for execution, child in zip(line, [*line[1:], None], strict=True):
+        visits = found.get(execution.execution_id, [])
+        lineage, inherited = (child.lineage, child.inherited) if child else (None, None)
+        if lineage is not None and inherited is not None and not inherited.pending:
+            links = uow.checkpoint_files.list(execution.execution_id)
+            visits = visits_until(visits, links, lineage.checkpoint_id)
+        behind += visits
+    return behind
+
+
+def _links_behind(uow: UnitOfWork, line: Sequence[Execution]) -> list[CheckpointFileLink]:
+    found = uow.checkpoint_files.list_many([e.execution_id for e in line])
+    behind: list[CheckpointFileLink] = []
+    for execution, child in zip(line, [*line[1:], None], strict=True):
+        links = found.get(execution.execution_id, [])
+        if child is not None and child.lineage is not None:
+            links = links_until(links, child.lineage.checkpoint_id)
+        behind += links
+    return behind
 
 
 def read_files(

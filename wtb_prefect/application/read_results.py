@@ -16,7 +16,7 @@ from wtb_prefect.domain.batch_test import (
     VariantCombination,
 )
 from wtb_prefect.domain.evaluation import EvaluationResult
-from wtb_prefect.domain.execution import Execution, ExecutionStatus
+from wtb_prefect.domain.execution import Execution, ExecutionStatus, Inherited
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 
@@ -89,22 +89,29 @@ def read_report(
     )
 
 
+_NOTHING = Inherited()
+
+
 def _lineages(
     uow: UnitOfWork, batch_id: str, cells: Sequence[BatchCell]
 ) -> dict[str, list[Execution]]:
-    """Leaf id -> the leaf and its ancestors."""
+    """Leaf id -> the leaf and its ancestors, as far as what they did is not `inherited`."""
     known = {run.execution_id: run for run in uow.executions.list(batch_id=batch_id)}
     wanted = {cell.execution_id for cell in cells if cell.execution_id is not None}
     missing = wanted - known.keys()
     while missing:  # adopted cells: their executions belong to another batch
         found = uow.executions.get_many(sorted(missing))
         known.update(found)
-        parents = {e.lineage.parent_id for e in found.values() if e.lineage}
+        parents = {e.lineage.parent_id for e in found.values() if e.lineage and not e.inherited}
         missing = parents - known.keys()
     lines: dict[str, list[Execution]] = {}
     for execution_id in wanted & known.keys():
         line = [known[execution_id]]
-        while (lineage := line[-1].lineage) is not None and lineage.parent_id in known:
+        while (
+            (lineage := line[-1].lineage) is not None
+            and line[-1].inherited is None
+            and lineage.parent_id in known
+        ):
             line.append(known[lineage.parent_id])
         lines[execution_id] = line
     return lines
@@ -117,6 +124,7 @@ def _cell_result(
 ) -> CellResult:
     line = lines.get(cell.execution_id or "", [])
     results = scores.get(cell.execution_id or "", []) if cell.status.is_final else []
+    first = (line[-1].inherited if line else None) or _NOTHING
     return CellResult(
         cell_id=cell.cell_id,
         combination=cell.combination,
@@ -127,11 +135,12 @@ def _cell_result(
         scores={r.metric: r.value for r in results if r.value is not None},
         score_errors={r.metric: r.error for r in results if r.error is not None},
         error=line[0].error if line else None,
-        duration=sum(execution.duration for execution in line),
-        node_executions=sum(execution.node_executions for execution in line),
-        input_tokens=sum(execution.input_tokens for execution in line),
-        output_tokens=sum(execution.output_tokens for execution in line),
+        duration=first.duration + sum(e.duration for e in line),
+        node_executions=first.node_executions + sum(e.node_executions for e in line),
+        input_tokens=first.input_tokens + sum(e.input_tokens for e in line),
+        output_tokens=first.output_tokens + sum(e.output_tokens for e in line),
         unshared_reason=cell.unshared_reason,
+        stale=cell.stale,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.plan_batch import BatchPlan, CellState, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
@@ -107,7 +108,14 @@ def _write_request(
     current = compare_again(plan, uow)
     states = (CellState.NEW, CellState.STALE, CellState.ADOPTED)
     uow.cells.save_many(planned.cell for planned in current.cells if planned.state in states)
+    uow.cells.mark_stale(_marks(current))
     return current
+
+
+def _marks(plan: BatchPlan) -> dict[str, tuple[str, ...]]:
+    """Cells that are kept although stale; and those kept earlier whose code is back."""
+    kept = {p.cell.cell_id: p.changed for p in plan.cells if p.state is CellState.KEPT}
+    return kept | {p.cell.cell_id: () for p in plan.cells if p.cell.stale}
 
 
 def _commit_claim(commit: FileCommit, session: Session) -> OutboxEvent:
@@ -129,13 +137,17 @@ def stored_scope(batch_id: str, session: Session) -> BatchScope:
         batch = uow.batch_tests.get(batch_id)
         if batch is None:
             raise NotFoundError("batch", batch_id)
+        began = batch.started_at or batch.created_at
+        has_past = uow.executions.any_before(batch.workflow_id, began)
     found = [VariantCombination.of(choices) for choices in batch.request["combinations"]]
     return BatchScope(
         batch_id=batch_id,
         combinations={combination.name: combination for combination in found},
         roots=_roots(session.engine.describe()),
         options=RunOptions.from_json(batch.request.get("options", {})),
-        began=batch.started_at or batch.created_at,
+        began=began,
+        reuse=batch.request["reuse"],
+        has_past=has_past and not past_reasons(session),
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.commit_tree import CommitTree
-from wtb_prefect.application.evaluate import Evidence, evaluate
+from wtb_prefect.application.evaluate import Evidence, evaluate, score_fingerprints
 from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
+from wtb_prefect.application.find_past import PastPoint, begin_there, find_past, root_key
 from wtb_prefect.application.load_case import load_case
-from wtb_prefect.application.read_history import read_boundaries
+from wtb_prefect.application.read_history import boundaries_behind, read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.domain.batch_test import Case
@@ -64,7 +65,7 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
             item,
             scope.combinations,
             scope.batch_id,
-            (*scope.roots, prepared.fingerprint, prepared.commit_id or ""),
+            (*scope.roots, prepared.fingerprints.of_run, prepared.commit_id or ""),
             session.engine.variant_fingerprint,
         )
         known = uow.executions.get(stretch.execution_id)
@@ -132,7 +133,7 @@ async def _missing_scores(
     with session.open_uow() as uow:
         recorded = uow.evaluation_results.list_many([known.execution_id])
     have = {r.evaluator: r.fingerprint for r in recorded.get(known.execution_id, [])}
-    if have == dict(session.evaluator_fingerprints):
+    if have == score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected):
         return None
     tree = CommitTree(session.open_uow, known.commit_id)
     workspace = session.workspaces.open(known.execution_id, _label(known), tree)
@@ -239,9 +240,32 @@ def _start(
         gated=stretch.gated,
         commit_id=prepared.commit_id,
         unshared_reason=item.unshared_reason,
-        metadata={"combinations": list(item.combinations)},
+        root_key=root_key(item, prepared, scope, session),
+        metadata=_metadata(item, prepared),
     )
+    forked_from = None if parent is None else parent.execution
+    point = find_past(execution, stretch, forked_from, scope, session)
+    if point is not None:
+        return _taken_over(execution, point, scope, session)
     return _Begin(execution=execution) if parent is None else _forked(execution, parent, session)
+
+
+def _metadata(item: WorkItem, prepared: PreparedCase) -> dict[str, object]:
+    answers = prepared.fingerprints.answers
+    given = {} if answers is None else {"answers": answers}
+    return {"combinations": list(item.combinations), **given}
+
+
+def _taken_over(
+    execution: Execution, point: PastPoint, scope: BatchScope, session: Session
+) -> _Begin:
+    """A fork of what an earlier run recorded."""
+    return _Begin(
+        execution=begin_there(point, execution, scope, session),
+        heads=point.heads,
+        store_id=point.last.store_id,
+        inherited=point.last.answers,
+    )
 
 
 def _forked(execution: Execution, source: _Parent, session: Session) -> _Begin:
@@ -274,14 +298,13 @@ def _rewound(known: Execution, session: Session) -> _Begin:
     assert known.head is not None
     with session.open_uow() as uow:
         line = uow.executions.lineage(known.execution_id)
-        boundaries = uow.node_boundaries.list_many([ancestor.execution_id for ancestor in line])
+        visits = boundaries_behind(uow, line)
         links = uow.checkpoint_files.list(known.execution_id)
     heads = subgraph_heads(links)
     points = {known.head, *heads.all.values()}
     pending = {
         b.task_id
-        for found in boundaries.values()
-        for b in found
+        for b in visits
         if b.entry_checkpoint_id in points and b.exit_checkpoint_id is None and not b.error
     }
     session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending, heads.all)
@@ -368,9 +391,8 @@ async def _score(
         boundaries=partial(read_boundaries, session.open_uow, execution.execution_id),
         workspace=workspace,
     )
-    return await evaluate(
-        session.evaluators, session.evaluator_fingerprints, evidence, session.clock.now()
-    )
+    prints = score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected)
+    return await evaluate(session.evaluators, prints, evidence, session.clock.now())
 
 
 def _label(execution: Execution) -> str:

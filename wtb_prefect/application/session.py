@@ -10,7 +10,8 @@ from typing import Any
 from wtb_prefect.domain.batch_test import Case, RunOptions, StoredCase, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.execution import Execution
-from wtb_prefect.domain.identifiers import stable_id
+from wtb_prefect.domain.file_processing import CheckpointFileLink
+from wtb_prefect.domain.identifiers import digest, stable_id
 from wtb_prefect.domain.interfaces.case_codec import CaseCodec
 from wtb_prefect.domain.interfaces.checkpoint_store import CheckpointStore
 from wtb_prefect.domain.interfaces.clock import Clock
@@ -18,6 +19,7 @@ from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import WorkflowEngine
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
+from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.project import ProjectDefinition
 
 Announce = Callable[[Execution], None]
@@ -57,12 +59,39 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaseFingerprints:
+    """What a case is made of, apart: `case` is its state and files, which every node may read.
+
+    `expected` only evaluators see, `answers` (None: there are none) only nodes that ask.
+    """
+
+    case: str
+    expected: str
+    answers: str | None
+
+    @property
+    def of_run(self) -> str:
+        """What an execution of the case depends on: other answers are another execution."""
+        return self.case if self.answers is None else digest("run", self.case, self.answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedCase:
-    """A case, its fingerprint, and the commit its executions start with (None: no files)."""
+    """A case, its fingerprints, and the commit its executions start with (None: no files)."""
 
     case: Case
-    fingerprint: str
+    fingerprints: CaseFingerprints
     commit_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What earlier runs recorded of one case and repeat: executions by id, oldest first, with
+    their records and visits."""
+
+    executions: Mapping[str, Execution]
+    links: Mapping[str, Sequence[CheckpointFileLink]]
+    boundaries: Mapping[str, Sequence[NodeBoundary]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +99,8 @@ class BatchScope:
     """What the segments of a batch share: its combinations and what every answer depends on.
 
     `began` is when this run of the batch was claimed: what ended before it ended in an earlier one.
+    `reuse` is the name within which results are taken over, `has_past` whether there is anything
+    to take over at all: where there is not, no stretch looks for it.
     """
 
     batch_id: str
@@ -77,7 +108,10 @@ class BatchScope:
     roots: Sequence[str]
     options: RunOptions
     began: datetime
+    reuse: str = ""
+    has_past: bool = False
     recent_cases: dict[str, StoredCase] = field(default_factory=dict)
+    recent_pasts: dict[str, Past] = field(default_factory=dict)
 
     def cell_id(self, case_id: str, repeat: int, combination: str) -> str:
         """The id of a cell: made from its place in the batch."""

@@ -23,6 +23,7 @@ def plan_document(plan: BatchPlan) -> dict[str, Any]:
         "counts": plan.counts,
         "to_run": sum(planned.is_wanted for planned in plan.cells),
         "stale_reasons": plan.stale_reasons,
+        "stale": plan.stale,
         "unshared_reasons": plan.unshared_reasons,
         "nodes": plan.shares,
         "cells": [
@@ -74,6 +75,7 @@ def cell_document(cell: CellResult) -> dict[str, Any]:
         "input_tokens": cell.input_tokens,
         "output_tokens": cell.output_tokens,
         "unshared_reason": cell.unshared_reason,
+        "stale": cell.stale,
     }
 
 

@@ -36,6 +36,7 @@ def plan(args: Namespace, out: Output) -> int:
             repeats=args.repeats,
             share_prefixes=args.share,
             batch_id=args.batch_id,
+            keep_stale=args.keep_stale,
         )
     for line in terminal.plan_lines(found):
         out.say(line)
@@ -85,6 +86,7 @@ def _watched(
             max_parallel=args.max_parallel,
             batch_id=args.batch_id,
             on_plan=on_plan,
+            keep_stale=args.keep_stale,
         )
 
 
@@ -101,6 +103,7 @@ def demo(args: Namespace, out: Output) -> int:
     args.cases = str(folder / "questions.jsonl")
     args.matrix = json.dumps(DEMO_MATRIX)
     args.variant, args.batch_id, args.repeats, args.share = [], None, 1, True
+    args.keep_stale = False
     return run(args, out)
 
 

@@ -88,8 +88,8 @@ class Execution:
     `root_key` names what every result of the same case and repeat depends on (graph, case, files):
     only within it may one execution go on from another's checkpoint. `answers` says which answer
     each question of `interrupt()` got since the start (question -> index), `retries` counts the
-    attempts after a transient error, `cache_hits` the visits that a cache answered. `inherited` is set
-    where the lineage leads into an earlier run: what came before is counted there, and not again.
+    attempts after a transient error, `cache_hits` the visits that a cache answered. `inherited` is
+    set where the lineage leads into an earlier run: what came before is counted there.
     """
 
     execution_id: str

@@ -66,6 +66,11 @@ class Cell:
         return self.result.unshared_reason
 
     @property
+    def stale(self) -> tuple[str, ...]:
+        """What has changed since, if the cell was kept with `keep_stale`; empty if nothing has."""
+        return self.result.stale
+
+    @property
     def state(self) -> Mapping[str, Any]:
         """The values of the state where the execution ended; empty if it never began."""
         return self._state(self.execution_id) if self.execution_id else {}

@@ -26,6 +26,7 @@ from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
@@ -85,6 +86,7 @@ class TestBench:
         repeats: int = 1,
         share_prefixes: bool = True,
         batch_id: str | None = None,
+        keep_stale: bool = False,
     ) -> BatchPlan:
         """What a batch would run, what the ledger has already, what is stale and why.
 
@@ -96,6 +98,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
+            options=RunOptions(keep_stale=keep_stale),
         )
         return plan_request(request, self.session)
 
@@ -109,6 +112,7 @@ class TestBench:
         max_parallel: int | None = None,
         batch_id: str | None = None,
         on_plan: OnPlan | None = None,
+        keep_stale: bool = False,
     ) -> BatchResult:
         """Runs every cell of a request that has no valid answer yet, and returns all its cells.
 
@@ -122,6 +126,7 @@ class TestBench:
             max_parallel: stretches in flight at once.
             batch_id: a name for the batch, to extend it later. None: made from the request.
             on_plan: called with the plan before anything runs.
+            keep_stale: leave done cells as they are whose code, case or files have changed since.
 
         Raises:
             InvalidInputError: the request cannot be run as written.
@@ -134,6 +139,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
+            options=RunOptions(keep_stale=keep_stale),
         )
         parallel = _parallel(max_parallel)
         name = _runner(runner)

@@ -121,6 +121,10 @@ class CellWriter(Protocol):
         """Sets execution, status and reason of the cells."""
         ...
 
+    def mark_stale(self, changed: Mapping[str, Sequence[str]]) -> None:
+        """Sets what has changed since their answers were made, by cell id (empty: nothing)."""
+        ...
+
 
 class CellRepository(CellReader, CellWriter, Protocol):
     """Cells by `cell_id`."""

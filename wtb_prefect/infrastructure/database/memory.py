@@ -27,7 +27,12 @@ from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import file_rows, rows, tables
-from wtb_prefect.infrastructure.database.codecs import json_object, prose, time_text
+from wtb_prefect.infrastructure.database.codecs import (
+    json_list,
+    json_object,
+    prose,
+    time_text,
+)
 from wtb_prefect.infrastructure.database.memory_tables import MemoryTables, Snapshot
 
 _T = TypeVar("_T")
@@ -229,6 +234,10 @@ class MemoryCells(_Repository):
         }
         for cell_id in cell_ids:
             self._session.update(tables.cells, (cell_id,), **outcome)
+
+    def mark_stale(self, changed: Mapping[str, Sequence[str]]) -> None:
+        for cell_id, names in changed.items():
+            self._session.update(tables.cells, (cell_id,), stale=json_list(names))
 
 
 class MemoryExecutions(_Repository):

@@ -12,7 +12,7 @@ from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Own
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import tables
-from wtb_prefect.infrastructure.database.codecs import prose, time_text
+from wtb_prefect.infrastructure.database.codecs import json_list, prose, time_text
 from wtb_prefect.infrastructure.database.rows import (
     batch_of,
     batch_row,
@@ -85,6 +85,9 @@ _RESOLVE = fixed(
         _cell.cell_id == value()
     )
 )
+
+
+_MARK_STALE = fixed(set_columns(update(tables.cells), "stale").where(_cell.cell_id == value()))
 
 
 class SqlBatchTests:
@@ -168,3 +171,7 @@ class SqlCells:
     ) -> None:
         outcome = (execution_id, status.value, prose(unshared_reason))
         self._session.write_many(_RESOLVE, [(*outcome, cell_id) for cell_id in cell_ids])
+
+    def mark_stale(self, changed: Mapping[str, Sequence[str]]) -> None:
+        rows = [(json_list(names), cell_id) for cell_id, names in changed.items()]
+        self._session.write_many(_MARK_STALE, rows)
