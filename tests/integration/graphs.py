@@ -65,7 +65,8 @@ class State(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Body:
-    """One implementation of a node. `shared` appends to a file of all, `removes` deletes one."""
+    """One implementation of a node. `shared` appends to a file of all, `removes` deletes one; an
+    `edit` of it does the same and says so."""
 
     node: str
     variant: str = "original"
@@ -74,6 +75,7 @@ class Body:
     shared: bool = False
     removes: str | None = None
     raises: bool = False
+    edit: int = 0
 
 
 def make_body(body: Body) -> Callable[..., Any]:
@@ -81,7 +83,8 @@ def make_body(body: Body) -> Callable[..., Any]:
 
     def work(state: State) -> dict[str, Any]:
         CALLS.add(body.node)
-        note = f"{body.node}:{body.variant}:{len(state.get('log', []))}"
+        edited = f"/{body.edit}" if body.edit else ""
+        note = f"{body.node}:{body.variant}{edited}:{len(state.get('log', []))}"
         folder = current_workspace()
         _append(folder / "nodes" / f"{body.node}.txt", note)
         if body.shared:
