@@ -37,8 +37,8 @@ class Again:
     """How many bodies run when one implementation was edited and everything else is recorded.
 
     The tree is the one of the whole request; walked are only the parts in which a wanted
-    combination is. A super-step runs if something in it is edited or fails, then with all its
-    nodes that are settled; whatever comes after it runs too.
+    combination is. A super-step runs if something in it is edited or fails once more, then with all
+    its nodes that are settled; whatever comes after it runs too.
     """
 
     alone: Mapping[str, Alone]
@@ -65,7 +65,8 @@ class Again:
             return 0
         split = [n for n in nodes if len({self.choices[c].get(n) for c in group}) > 1]
         settled = frozenset(nodes) - frozenset(split)
-        runs = runs or self._differs(walked[0], settled) or self._fails(walked[0], step)
+        fails = self._fails(walked[0], step) and self._is_another(group)
+        runs = runs or self._differs(walked[0], settled) or fails
         cost = len(settled - done) if runs else 0
         if not split:
             return cost + self._of(group, step + 1, frozenset(), runs=runs)
@@ -77,6 +78,11 @@ class Again:
     def _differs(self, combination: str, nodes: frozenset[str]) -> bool:
         node, name = self.edit
         return node in nodes and self.choices[combination].get(node, "original") == name
+
+    def _is_another(self, group: list[str]) -> bool:
+        """A failed execution is not run again as long as it is the same one: while what was edited
+        is a variant that its combinations have not chosen together."""
+        return self.edit[1] == "original" or self.wanted() >= set(group)
 
     def _fails(self, combination: str, step: int) -> bool:
         run = self.alone[combination]
