@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import measures
+from benchmarks import measures, planning
 from benchmarks.measures import Figure
 
 MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
@@ -25,6 +25,8 @@ MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
     measures.fork_cost,
     measures.finished_batch_again,
     measures.reading_commands,
+    planning.ten_thousand_cells,
+    planning.after_an_edit,
     measures.task_runs_on_ray,
 )
 

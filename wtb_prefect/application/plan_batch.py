@@ -365,7 +365,9 @@ def _planned(
     if state is None:
         return PlannedCell(cell=cell, state=CellState.NEW)
     if recorded.key == cell.key:
-        return PlannedCell(cell=recorded, state=state)
+        # The same values, but one mapping for all repeats instead of one for each row read.
+        same = replace(recorded, fingerprints=cell.fingerprints)
+        return PlannedCell(cell=same, state=state)
     # A failed cell is no result to keep: what changed may be what was wrong with it.
     kept = keep_stale and state is CellState.DONE
     state = CellState.KEPT if kept else CellState.STALE
