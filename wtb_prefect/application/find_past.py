@@ -236,13 +236,11 @@ class _Wanted:
         return not wanted.startswith(_OPAQUE) or donor.batch_id == self.execution.batch_id
 
     def takes(self, point: PastPoint) -> bool:
-        """Whether the checkpoint holds all there is to go on from (at a gate that was tried), and
-        questions asked so far, if any, had the answers they would have now."""
+        """Whether there are steps left to run, and questions asked so far, if any, had the answers
+        they would have now."""
         now, then = self.execution.metadata, point.donor.metadata
-        return (
-            (point.link.exact or point.whole)
-            and self.session.project.recursion_limit - point.link.step >= _STEPS_LEFT
-            and (point.last.answers == 0 or now.get("answers") == then.get("answers"))
+        return self.session.project.recursion_limit - point.link.step >= _STEPS_LEFT and (
+            point.last.answers == 0 or now.get("answers") == then.get("answers")
         )
 
     def _fingerprint(self, node: str) -> str | None:
@@ -312,13 +310,17 @@ class _Search:
         return at_gate and limit == _ALL
 
     def _limit(self, donor: Execution) -> int:
-        """The first record of an execution that has something in its past that is not the same."""
+        """The first record of an execution that has something in its past that is not the same, or
+        not in a checkpoint."""
         known = self._limits.get(donor.execution_id)
         if known is None:
             sequences = self._sequences_of(donor)
             visits = self.past.boundaries.get(donor.execution_id, ())
             other = [v for v in visits if not self.wanted.covers(v, donor)]
-            places = (place_of(visit, sequences) for visit in other)
+            places = [place_of(visit, sequences) for visit in other]
+            # Later checkpoints may still hold the value that does not come back as it was.
+            links = self.past.links.get(donor.execution_id, ())
+            places += [link.sequence for link in links if not link.exact]
             known = min((self._limit_by_parent(donor), *places))
             self._limits[donor.execution_id] = known
         return known
