@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import operator
@@ -10,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -228,15 +228,25 @@ def test_files_beside_the_workspaces_give_one_warning(make_bench: Make) -> None:
     assert 'cwd="workspace"' in message
 
 
-def test_no_warning_for_the_projects_own_stores_and_output(
-    make_bench: Make, tmp_path: Path
-) -> None:
-    """`wtb run > out.txt` in the folder of the project, with the ledger beside it."""
+def test_no_warning_for_output_that_goes_to_a_file(tmp_path: Path) -> None:
+    """`python bench.py > out.txt`, with the ledger beside it."""
+    (tmp_path / "bench.py").write_text(SCRIPT)
+    with (tmp_path / "out.txt").open("w") as output:
+        ended = subprocess.run(
+            [sys.executable, "bench.py", str(tmp_path)],
+            cwd=tmp_path,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    assert (tmp_path / "out.txt").read_text() == "printed\n"
+    assert ended.stderr == ""
 
+
+def test_no_warning_for_the_projects_own_stores(make_bench: Make, tmp_path: Path) -> None:
     def node(state: State) -> dict[str, Any]:
         (current_workspace() / "mine.txt").touch()
-        with contextlib.suppress(OSError, ValueError):
-            os.write(1, b" ")
         return {"log": ["x"]}
 
     bench = make_bench({"node": node}, where=Path.cwd())
@@ -310,6 +320,7 @@ def langsmith_server() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            time.sleep(1)  # the client asks first what the server can, and posts after
             self._answer(json.dumps({"batch_ingest_config": {}}).encode())
 
         def do_POST(self) -> None:
@@ -331,13 +342,14 @@ def langsmith_server() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
         server.shutdown()
 
 
-TRACED = """
+SCRIPT = """
 import os, sys
 from pathlib import Path
 from langgraph.graph import START, StateGraph
 from wtb_prefect import TestBench, WorkflowProject
 
 async def node(state):
+    print("printed", flush=True)
     return {"answer": 42}
 
 where = Path(sys.argv[1])
@@ -365,7 +377,7 @@ def run_traced(folder: Path, **options: str) -> None:
     tracing = ("LANGSMITH", "LANGCHAIN", "OTEL")
     env = {name: value for name, value in os.environ.items() if not name.startswith(tracing)}
     env |= {"LANGSMITH_TRACING": "true", "LANGSMITH_API_KEY": CANARY, **options}
-    subprocess.run([sys.executable, "-c", TRACED, str(folder)], env=env, check=True)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], env=env, check=True)
 
 
 def test_langsmith_gets_the_runs_of_a_batch_before_it_ends(

@@ -30,7 +30,9 @@ class ProcessSurroundings:
         self._logs = CellLogs(where.output_dir / "logs")
         self._in_workspace = project.cwd == "workspace"
         database = Path(where.database_url.removeprefix("sqlite:///"))
-        self._own = (database, where.checkpoints, where.output_dir, where.workspace)
+        # The output folder may be the current directory itself: then its parts are ours.
+        parts = [where.output_dir / name for name in ("blobs", "workspaces", "logs", "prefect")]
+        self._own = (database, where.checkpoints, where.output_dir, where.workspace, *parts)
 
     def log_of(self, thread_id: str) -> CellLog:
         """The log of the execution that runs on a thread."""
