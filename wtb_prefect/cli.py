@@ -186,6 +186,15 @@ def _add_looks(commands: Commands) -> None:
         look.add_argument("project", metavar="PROJECT", help=_PROJECT)
         look.add_argument("execution", metavar="EXECUTION", help="its id, or how the id begins")
         look.add_argument("--at", metavar="CHECKPOINT", help="as of this checkpoint")
+    logs = _add(commands, "logs", "logs:logs", "what the code of a cell printed and logged")
+    logs.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    logs.add_argument(
+        "cell",
+        metavar="CELL",
+        help="a cell's or an execution's id, or how it begins; or combination/case[/repeat]",
+    )
+    logs.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
+    logs.add_argument("--node", metavar="NODE", help="of this node only")
 
 
 if __name__ == "__main__":

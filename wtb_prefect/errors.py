@@ -21,6 +21,10 @@ class WTBError(Exception):
     """Root of the errors raised by wtb-prefect."""
 
 
+class FilesOutsideWarning(UserWarning):
+    """Nodes wrote to the process's current directory, which all cells share."""
+
+
 class InvalidInputError(WTBError):
     """The request cannot be run as written; nothing was started."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -56,17 +58,87 @@ for number in (3, 4, 5):
 def a_count(state) -> int:
     return sum(name.endswith("a") for name in state["log"])
 """
+LEAKY = """
+import logging, os
+from pathlib import Path
+from typing import TypedDict
+from langgraph.graph import START, StateGraph
+from prefect import get_run_logger
+from wtb_prefect import WorkflowProject
+
+HERE = Path(__file__).parent
+
+class State(TypedDict, total=False):
+    case: str
+    seen: str
+
+def first(state: State):
+    key = os.environ["FAKE_API_KEY"]
+    print("printed", key)
+    logging.getLogger("client").warning("logged %s", key)
+    get_run_logger().warning("for Prefect: %s", key)
+    Path("relative.txt").write_text(state["case"])
+    tracked = os.environ["DO_NOT_TRACK"] + os.environ["RAY_USAGE_STATS_ENABLED"]
+    return {"seen": f"{len(key)} characters for {state['case']} {tracked}"}
+
+def last(state: State):
+    return {}
+
+def raises(state: State):
+    assert Path("relative.txt").read_text() == state["case"]
+    raise RuntimeError("refused: " + os.environ["FAKE_API_KEY"])
+
+def build():
+    builder = StateGraph(State)
+    builder.add_node("first", first)
+    builder.add_node("last", last)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "last")
+    return builder
+
+project = WorkflowProject("leaky", build, db_path=HERE / "leaky.db",
+                          output_dir=HERE / "leaky", cwd="workspace")
+project.variant("last", "raises", raises)
+
+@project.evaluator
+def score(state):
+    raise ValueError(os.environ["FAKE_API_KEY"])
+"""
+SCRIPT = """
+from pathlib import Path
+from langgraph.graph import START, StateGraph
+from wtb_prefect import TestBench, WorkflowProject
+
+HERE = Path(__file__).parent
+builder = StateGraph(dict)
+builder.add_node("node", lambda state: {"answer": 42})
+builder.add_edge(START, "node")
+project = WorkflowProject("script", builder, db_path=HERE / "script.db", output_dir=HERE / "script")
+
+def main():
+    with TestBench(project) as bench:
+        result = bench.batch(cases=[{"id": "c", "state": {}}], runner="ray")
+        print(result.status, result.node_executions)
+
+GUARD
+    main()
+"""
+CANARY = "sk-canary-0123456789"
 MATRIX = {"n3": "*", "n4": "*", "n5": "*"}
 
 pytestmark = [pytest.mark.prefect, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Everything that is stored by these tests, with a secret in the environment of all of them."""
     folder = tmp_path_factory.mktemp("on-ray")
     (folder / "ray_bench_project.py").write_text(PROJECT)
+    (folder / "ray_leaky_project.py").write_text(LEAKY)
     sys.path.insert(0, str(folder))
-    return folder
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FAKE_API_KEY", CANARY)
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +254,98 @@ def test_threads_run_the_same_flow(bench: TestBench) -> None:
     result = bench.batch(MATRIX, cases("x"), runner="threads", batch_id="threads")
     assert result.node_executions == 42
     assert result.best == "n3=a,n4=a,n5=a"
+
+
+def test_secrets_reach_workers_and_no_store(server: PrefectServer, ray: Any, folder: Path) -> None:
+    """Keys of the environment are there in nodes on Ray, whose relative files are their own cell's;
+    what nodes print, log and raise is kept without them, everywhere."""
+    import ray_leaky_project  # type: ignore[import-not-found]  # written by the fixture
+
+    cases = [{"id": f"c{n}", "state": {"case": f"c{n}"}} for n in range(4)]
+    with (
+        temporary_settings({PREFECT_API_URL: server.url}),
+        TestBench(ray_leaky_project.project) as bench,
+    ):
+        result = bench.batch({"last": "*"}, cases, runner="ray", batch_id="leaky")
+        done = [cell for cell in result.cells if cell.status == "completed"]
+        failed = [cell for cell in result.cells if cell.status == "failed"]
+        logs = {cell.case_id: bench.logs(str(cell.execution_id)) for cell in failed}
+        files = {cell.case_id: list(bench.files(str(cell.execution_id))) for cell in done}
+    assert {cell.state["seen"] for cell in done} == {
+        f"{len(CANARY)} characters for c{n} 10" for n in range(4)
+    }
+    assert files == {f"c{n}": ["relative.txt"] for n in range(4)}
+    assert {str(cell.error) for cell in failed} == {
+        "node 'last': RuntimeError: refused: ***FAKE_API_KEY***"
+    }
+    for lines in logs.values():
+        assert [(line.node, line.text) for line in lines[:2]] == [
+            ("first", "printed ***FAKE_API_KEY***"),
+            ("first", "client: logged ***FAKE_API_KEY***"),
+        ]
+        assert lines[-1].text.startswith("Traceback")
+    with httpx.Client(base_url=server.url) as client:
+        _events(client, "wtb.batch.finished", "leaky", 1)
+        told = client.post("/logs/filter", json={"logs": {"level": {"ge_": 30}}}).json()
+    assert "for Prefect: ***FAKE_API_KEY***" in {entry["message"] for entry in told}
+    holders = [file for file in folder.rglob("*") if file.is_file() and _holds(file, CANARY)]
+    assert holders == []
+    assert any(_holds(file, "***FAKE_API_KEY***") for file in folder.rglob("prefect.db*"))
+
+
+def _holds(file: Path, text: str) -> bool:
+    return text.encode() in file.read_bytes()
+
+
+@pytest.mark.parametrize("guard", ["if __name__ == '__main__':", "if True:"])
+def test_a_script_is_its_own_project(
+    guard: str, server: PrefectServer, ray: Any, tmp_path: Path
+) -> None:
+    """Workers import the file again: with the guard it works, without it is refused."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("GUARD", guard))
+    env = {
+        **os.environ,
+        "PREFECT_API_URL": server.url,
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+    }
+    ended = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "__main__" in guard:
+        assert ended.stdout == "completed 1\n", ended.stderr
+    else:
+        assert ended.stdout == ""
+        assert f"batch() was called while {tmp_path}/script.py was being imported" in ended.stderr
+        assert '`if __name__ == "__main__":`' in ended.stderr
+
+
+def test_servers_started_here_send_no_telemetry(server: PrefectServer, ray: Any) -> None:
+    """Read from the processes themselves (Python ones of Ray write their titles over it)."""
+    assert server.pid is not None
+    prefect = _environment(server.pid)
+    assert (prefect["DO_NOT_TRACK"], prefect["PREFECT_SERVER_ANALYTICS_ENABLED"]) == ("1", "false")
+    commands = {pid: _command(pid) for pid in _children(os.getpid())}
+    started = [pid for pid, name in commands.items() if name in ("gcs_server", "raylet")]
+    assert len(started) == 2
+    for pid in started:
+        environment = _environment(pid)
+        assert (environment["DO_NOT_TRACK"], environment["RAY_USAGE_STATS_ENABLED"]) == ("1", "0")
+
+
+def _environment(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+
+
+def _command(pid: int) -> str:
+    return Path(Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]).name
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in found for child in file.read_text().split()]

@@ -229,6 +229,26 @@ def test_history_state_and_files(done: tuple[Shell, str, str]) -> None:
     assert "third.txt" in stdout
 
 
+def test_logs_of_a_cell(done: tuple[Shell, str, str]) -> None:
+    """By place or by id; nodes print nothing into the output of the run itself."""
+    shell, run_stdout, run_stderr = done
+    assert "a node that prints" not in run_stdout + run_stderr
+    stdout, _ = shell.wtb("logs", "project.py:project", "second=loud/c2")
+    assert "failed, 3 lines" in stdout
+    assert [line.split()[1] for line in stdout.splitlines()[2:5]] == ["first", "second", "second"]
+    assert "ValueError: no way with" in stdout
+    document = shell.json("logs", "project.py:project", "third=longer/c1/0", "--node", "third")
+    assert [(line["level"], line["text"]) for line in document["lines"]] == [
+        ("stdout", "a node that prints")
+    ]
+    for cell in shell.json("results", "project.py:project", "--cells")["cells"][:2]:
+        by_cell = shell.json("logs", "project.py:project", cell["cell_id"][:20])
+        by_execution = shell.json("logs", "project.py:project", cell["execution_id"][:20])
+        assert by_cell == by_execution
+    _, stderr = shell.wtb("logs", "project.py:project", "second=loud/c9", status=2)
+    assert "'second=loud/c9'; there is: " in stderr
+
+
 @pytest.mark.parametrize("command", ["list", "results"])
 def test_looking_is_quick_and_imports_only_the_ledger(
     done: tuple[Shell, str, str], command: str
@@ -447,6 +467,6 @@ def test_doctor(fresh: Shell) -> None:
 
 def test_help_names_every_command(fresh: Shell) -> None:
     stdout, _ = fresh.wtb("--help")
-    names = ("init", "demo", "plan", "run", "list", "results", "history", "state", "files")
+    names = ("init", "demo", "plan", "run", "list", "results", "history", "state", "files", "logs")
     for name in (*names, "doctor"):
         assert f"    {name} " in stdout

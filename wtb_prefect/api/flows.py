@@ -14,6 +14,7 @@ from pydantic import Field
 
 from wtb_prefect.api.artifacts import ProgressArtifact, optional, publish_summary
 from wtb_prefect.api.events import announce_batch
+from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
 from wtb_prefect.api.segment_task import run_segments
@@ -29,6 +30,7 @@ from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_blocking
 from wtb_prefect.infrastructure.processes import is_alive, this_process
+from wtb_prefect.infrastructure.secrets import mask_secrets
 
 
 def run_name() -> str:
@@ -70,10 +72,11 @@ def batch_test(
         locations: Where the project keeps its things, if not where it says itself.
     """
     where = None if locations is None else ProjectLocations.from_json(locations)
-    definition = load_project(project, where)
-    with open_session(definition) as session:
-        request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
-        return _run(request, session, definition, project, max_parallel)
+    with masked_errors():
+        definition = load_project(project, where)
+        with open_session(definition) as session:
+            request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
+            return _run(request, session, definition, project, max_parallel)
 
 
 def _request(
@@ -104,6 +107,11 @@ def _run(
     project: str,
     max_parallel: int,
 ) -> dict[str, Any]:
+    if definition.cwd and _runner_name() == "threads":
+        raise InvalidInputError(
+            f"project {definition.name!r} has cwd='workspace', and threads of one process share "
+            "its current directory: run it on Ray"
+        )
     logger = get_run_logger()
     plans: list[BatchPlan] = []
     progress: list[ProgressArtifact] = []
@@ -122,7 +130,7 @@ def _run(
             "project": project,
             "locations": definition.locations.to_json(),
             "batch_id": scope.batch_id,
-            "parallel": ceil(max_parallel / slots),
+            "parallel": 1 if definition.cwd else ceil(max_parallel / slots),
         }
         runners.append(PrefectSegmentRunner(run_segments, parameters=parameters, slots=slots))
         return runners[0]
@@ -147,7 +155,9 @@ def _run(
 
 def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:
     interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError, SystemExit))
-    return "interrupted" if interrupted else "failed", {"reason": f"{type(exc).__name__}: {exc}"}
+    return "interrupted" if interrupted else "failed", {
+        "reason": mask_secrets(f"{type(exc).__name__}: {exc}")
+    }
 
 
 def _slots(max_parallel: int) -> int:

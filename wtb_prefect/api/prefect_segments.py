@@ -249,4 +249,5 @@ def result_from_json(data: Mapping[str, Any]) -> ChunkResult:
         lost=tuple(WorkItem.from_json(item) for item in data["lost"]),
         lost_reason=data["lost_reason"],
         node_executions=data["node_executions"],
+        files_outside=tuple(data["files_outside"]),
     )

@@ -46,6 +46,7 @@ NO_SERVER = (
 )
 PRIVATE_RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",  # Prefect's client in the workers
     # ray.init took 14 to 32 s on a loaded machine; the default limit of 30 s was hit.
     "RAY_raylet_start_wait_time_s": "120",
     # The default of a private Ray since 2.60, which warns unless told so.

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from wtb_prefect.api.events import announce_execution
+from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
 from wtb_prefect.application.run_batch import stored_scope
 from wtb_prefect.application.run_chunk import first_failure, run_chunk
@@ -16,6 +17,7 @@ from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.infrastructure.event_loop import run_blocking
 
 
+@masked_errors()
 def execute_chunk(
     project: str,
     locations: dict[str, str | None],

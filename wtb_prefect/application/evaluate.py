@@ -7,6 +7,7 @@ import inspect
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,13 +24,18 @@ ARGUMENTS = ("state", "expected", "case", "execution", "boundaries", "workspace"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What evaluators may ask for. `boundaries` and `workspace` are called only when one does."""
+    """What evaluators may ask for. `boundaries` and `workspace` are called only when one does.
+
+    `around` an evaluator of a name is what it runs in, and `mask` hides secrets in its errors.
+    """
 
     state: Mapping[str, Any]
     case: Case
     execution: Execution
     boundaries: Callable[[], Sequence[NodeBoundary]]
     workspace: Callable[[], Any]
+    around: Callable[[str], AbstractContextManager[None]]
+    mask: Callable[[str], str]
 
     def argument(self, name: str) -> Any:
         """The value bound to an argument name."""
@@ -67,7 +73,8 @@ async def evaluate(
         return []
     results: list[EvaluationResult] = []
     for spec in evaluators:
-        metrics = await _call(spec, evidence)
+        with evidence.around(spec.name):
+            metrics = await _call(spec, evidence)
         for metric, value in metrics.items():
             results.append(_result(spec, fingerprints[spec.name], evidence, now, metric, value))
     return results
@@ -96,7 +103,8 @@ async def _call(spec: EvaluatorSpec, evidence: Evidence) -> dict[str, Any]:
         return {spec.name: _score(value)}
     except Exception as exc:  # noqa: BLE001 - evaluators are user code; their failure is a result of its own
         text = "".join(traceback.format_exception(exc))
-        return {spec.name: _Failure(f"{type(exc).__name__}: {exc}", text)}
+        error = evidence.mask(f"{type(exc).__name__}: {exc}")
+        return {spec.name: _Failure(error, evidence.mask(text))}
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.plan_batch import BatchPlan, CellState, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
+from wtb_prefect.application.warn_of_files_outside import warn_of_files_outside
 from wtb_prefect.domain.batch_test import (
     BatchStatus,
     BatchTest,
@@ -189,13 +190,16 @@ async def run_items(
     """Deals items to the runner until all have ended; returns the node bodies that were run."""
     dealer = _Dealer(ready=list(items), slots=runner.slots, roots=len(items))
     bodies = 0
+    outside: set[str] = set()
     while dealer.ready or runner.in_flight:
         while dealer.ready and runner.in_flight < runner.slots:
             runner.submit(dealer.next_chunk(runner.slots - runner.in_flight))
         result = await runner.next_result()
         bodies += result.node_executions
+        outside.update(result.files_outside)
         dealer.ready.extend(result.remaining)
         _give_up(dealer.take_back(result), result.lost_reason, plan, session)
+    warn_of_files_outside(outside)
     return bodies
 
 
@@ -299,7 +303,7 @@ def _variants(session: Session) -> list[NodeVariant]:
                 name=spec.name,
                 fingerprint=fingerprint,
                 version=spec.version,
-                location=where,
+                location=session.surroundings.mask(where),  # a partial shows its arguments
             )
         )
     return found

@@ -25,10 +25,14 @@ async def run_chunk(
     work = _Work(stack=list(reversed(chunk.items)))
     if chunk.return_forks:
         parallel = min(parallel, len(chunk.items))
-    async with asyncio.TaskGroup() as group:
-        for _ in range(parallel):
-            group.create_task(_worker(work, chunk.return_forks, scope, session))
-    return ChunkResult(remaining=tuple(work.returned), node_executions=work.node_executions)
+    with session.surroundings.chunk() as outside:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(parallel):
+                group.create_task(_worker(work, chunk.return_forks, scope, session))
+        files = tuple(outside.found()) if work.node_executions else ()
+    return ChunkResult(
+        remaining=tuple(work.returned), node_executions=work.node_executions, files_outside=files
+    )
 
 
 def first_failure(error: BaseException) -> BaseException:

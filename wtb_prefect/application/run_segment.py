@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.commit_tree import CommitTree
@@ -17,6 +16,7 @@ from wtb_prefect.application.load_case import load_case
 from wtb_prefect.application.read_history import boundaries_behind, read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
 from wtb_prefect.domain.evaluation import EvaluationResult
@@ -31,6 +31,7 @@ from wtb_prefect.domain.identifiers import BlobId, thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
+from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.outbox import AuditEntry
 from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import LedgerError
@@ -138,7 +139,7 @@ async def _missing_scores(
     tree = CommitTree(session.open_uow, known.commit_id)
     workspace = session.workspaces.open(known.execution_id, _label(known), tree)
     try:
-        return await _score(known, prepared, session, workspace.path)
+        return await _score(known, prepared, session, workspace)
     finally:
         workspace.remove()
 
@@ -187,7 +188,7 @@ async def _run(
     results: list[EvaluationResult] = []
     if stop.kind is StopKind.COMPLETED and session.evaluators:
         recorder.flush()  # evaluators see every boundary, and may take long
-        results = await _score(ended, prepared, session, workspace.path)
+        results = await _score(ended, prepared, session, workspace)
     _record_end(item, ended, recorder, results, scope, session)
     session.announce(ended)
     if ended.status is ExecutionStatus.COMPLETED:
@@ -206,6 +207,7 @@ def _advance(begin: _Begin, recorder: StepRecorder, case: Case, session: Session
         step=execution.step,
         workspace=recorder.workspace,
         tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
+        trace=trace_labels(execution, session.project.name),
         subgraphs_under_way=bool(begin.heads.under_way),
         answers=CaseAnswers(case.answers) if case.answers else None,
         answered=recorder.answers,
@@ -379,7 +381,7 @@ def _resolve(uow: UnitOfWork, item: WorkItem, scope: BatchScope, execution: Exec
 
 
 async def _score(
-    execution: Execution, prepared: PreparedCase, session: Session, workspace: Callable[[], Path]
+    execution: Execution, prepared: PreparedCase, session: Session, workspace: Workspace
 ) -> list[EvaluationResult]:
     if execution.head is None:
         return []
@@ -389,7 +391,9 @@ async def _score(
         case=prepared.case,
         execution=execution,
         boundaries=partial(read_boundaries, session.open_uow, execution.execution_id),
-        workspace=workspace,
+        workspace=workspace.path,
+        around=partial(session.surroundings.evaluator, execution.execution_id, workspace),
+        mask=session.surroundings.mask,
     )
     prints = score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected)
     return await evaluate(session.evaluators, prints, evidence, session.clock.now())

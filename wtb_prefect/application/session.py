@@ -16,6 +16,7 @@ from wtb_prefect.domain.interfaces.case_codec import CaseCodec
 from wtb_prefect.domain.interfaces.checkpoint_store import CheckpointStore
 from wtb_prefect.domain.interfaces.clock import Clock
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
+from wtb_prefect.domain.interfaces.surroundings import Surroundings
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import WorkflowEngine
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
@@ -48,6 +49,7 @@ class Session:
     clock: Clock
     evaluator_fingerprints: Mapping[str, str]
     announce: Announce
+    surroundings: Surroundings
     resolve: Callable[[str], Any]
     fingerprint: Callable[[Any], str]
     answer_functions: dict[str, Callable[..., Any]] = field(default_factory=dict)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from wtb_prefect.domain.interfaces.surroundings import CellLogReader
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
+from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.infrastructure.database.engine import open_engine
 from wtb_prefect.infrastructure.database.schema import upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
+from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 
 
 def open_database(url: str) -> Engine:
@@ -45,3 +48,8 @@ def open_ledger(url: str) -> Iterator[OpenUnitOfWork | None]:
         yield partial(SqlAlchemyUnitOfWork, engine)
     finally:
         engine.dispose()
+
+
+def open_cell_logs(locations: ProjectLocations) -> CellLogReader:
+    """What the executions of a project printed and logged."""
+    return CellLogs(locations.output_dir / "logs")

@@ -24,6 +24,7 @@ from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
@@ -57,8 +58,9 @@ def open_session(
     except BaseException:  # also Ctrl-C: what was opened here is closed here, then raised on
         database.dispose()
         raise
+    surroundings = ProcessSurroundings(project)
     engine = LangGraphEngine(
-        source, workflow, project.variants, checkpoints, project.recursion_limit
+        source, workflow, project.variants, checkpoints, surroundings, project.recursion_limit
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
@@ -76,6 +78,7 @@ def open_session(
             announce=announce,
             resolve=load_attribute,
             fingerprint=fingerprint_code,
+            surroundings=surroundings,
             evaluator_fingerprints={
                 spec.name: fingerprint_code(spec.function, spec.version)
                 for spec in project.evaluators

@@ -18,6 +18,7 @@ from wtb_prefect.commands.progress import BatchProgress, Standing
 from wtb_prefect.commands.projects import load_project
 from wtb_prefect.commands.starter import write_starter
 from wtb_prefect.errors import InvalidInputError, NotFoundError, WTBError
+from wtb_prefect.infrastructure.logs.capture import silenced
 from wtb_prefect.sdk.batch_result import BatchResult
 from wtb_prefect.sdk.test_bench import RUNNERS, TestBench
 
@@ -70,7 +71,8 @@ def _watched(
     plans: list[BatchPlan],
 ) -> BatchResult:
     """The run with its progress; `plans` gets the plan as soon as there is one."""
-    with BatchProgress(out.notes) as progress:
+    # Prints of nodes would break the progress display; `wtb logs` has them.
+    with BatchProgress(out.notes) as progress, silenced():
 
         def on_plan(made: BatchPlan) -> None:
             plans.append(made)
@@ -131,6 +133,7 @@ def _next(result: BatchResult, project: str) -> list[str]:
     shown = next((cell.execution_id for cell in cells if cell.execution_id), None)
     if shown is not None:
         lines.append(f"one of them:  wtb history {project} {shown[:13]}")
+        lines.append(f"its prints:   wtb logs {project} {shown[:13]}")
     return lines
 
 

@@ -55,6 +55,7 @@ class ProjectDefinition:
     allowed_types: tuple[type, ...] = ()
     recursion_limit: int = 25
     context: Any = None
+    cwd: str | None = None
 
     @property
     def workflow_id(self) -> str:

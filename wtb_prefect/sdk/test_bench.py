@@ -21,20 +21,23 @@ from wtb_prefect.application.read_history import (
     read_files,
     read_history,
 )
+from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
-from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import Session
+from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
+from wtb_prefect.domain.log_line import LogLine
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.infrastructure.event_loop import run_blocking
 from wtb_prefect.infrastructure.inline_runner import InlineRunner
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
+from wtb_prefect.sdk.check_run import check_not_loading, stretches_in_flight
 from wtb_prefect.sdk.workflow_project import WorkflowProject
 
 OnPlan = Callable[[BatchPlan], None]
@@ -141,8 +144,9 @@ class TestBench:
             batch_id=batch_id,
             options=RunOptions(keep_stale=keep_stale),
         )
-        parallel = _parallel(max_parallel)
+        check_not_loading()
         name = _runner(runner)
+        parallel = stretches_in_flight(self.project, name, max_parallel)
         if name == "inline":
             plan, bodies = run_blocking(self._run_inline(request, parallel, on_plan))
         else:
@@ -173,13 +177,15 @@ class TestBench:
         project = self.project.import_path
         if project is None:
             raise InvalidInputError(
-                f"runner {runner!r} imports the project in other processes, but "
-                f"{self.project.name!r} is not at the top level of a module; "
-                "move it to a file, or use runner='inline'"
+                f"runner {runner!r} imports the project in other processes, but project "
+                f"{self.project.name!r} {self.project.unreachable_reason}: assign it to a name at "
+                "the top level of a .py file, or use runner='inline'"
             )
         plan = register_request(request, self.session, is_alive, runner)
         if on_plan is not None:
             on_plan(plan)
+        # Prefect asks at its import; a user's own answer stands.
+        os.environ.setdefault("DO_NOT_TRACK", "1")
         # Prefect takes seconds to import: only those who run a flow pay for it.
         from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
 
@@ -233,17 +239,15 @@ class TestBench:
         boundaries = read_boundaries(self.session.open_uow, self._execution_id(execution_id))
         return {b.node: f"{b.variant}@{b.fingerprint[:12]}" for b in boundaries}
 
+    def logs(self, execution_id: str) -> list[LogLine]:
+        """What an execution's code printed and logged, its prefixes first and its failures last."""
+        full = self._execution_id(execution_id)
+        reader = open_cell_logs(self.project.locations)
+        return read_logs(self.session.open_uow, reader, full)
+
     def _execution_id(self, asked: str) -> str:
         with self.session.open_uow() as uow:
             return find_execution(uow, self.session.project.workflow_id, asked).execution_id
-
-
-def _parallel(asked: int | None) -> int:
-    if asked is None:
-        return DEFAULT_PARALLEL
-    if not isinstance(asked, int) or asked < 1:
-        raise InvalidInputError(f"max_parallel is {asked!r}; at least 1 is needed")
-    return asked
 
 
 def _runner(asked: str | None) -> RunnerName:

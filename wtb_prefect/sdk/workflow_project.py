@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from wtb_prefect.domain.evaluation import EvaluatorSpec, Goal
 from wtb_prefect.domain.identifiers import valid_name
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
 from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.sdk.locate_project import locate_project
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +33,9 @@ class WorkflowProject:
             not name; anything else is not rebuilt from a checkpoint.
         recursion_limit: super-steps an execution may take, as in LangGraph.
         context: the runtime context (LangGraph's `context=`) of every execution.
+        cwd: `"workspace"` makes an execution's own workspace the current directory of its nodes and
+            evaluators, for code that writes to relative paths. One stretch at a time then runs in a
+            process: in parallel on Ray only. None leaves the current directory alone.
 
     Example:
         ```python
@@ -56,7 +60,10 @@ class WorkflowProject:
         allowed_types: Sequence[type] = (),
         recursion_limit: int = 25,
         context: Any = None,
+        cwd: Literal["workspace"] | None = None,
     ) -> None:
+        if cwd not in (None, "workspace"):
+            raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
         self.name = valid_name("project name", name)
         self.graph = graph
         self._db_path = Path(db_path).absolute()
@@ -65,6 +72,7 @@ class WorkflowProject:
         self._allowed_types = tuple(allowed_types)
         self._recursion_limit = recursion_limit
         self._context = context
+        self.cwd = cwd
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
         # Workers import the project again: remember where it was written.
@@ -193,15 +201,12 @@ class WorkflowProject:
     def import_path(self) -> str | None:
         """`module:attribute` (or `file.py:attribute`) under which a new process finds this project;
         None if it is not at the top level of a module."""
-        module = sys.modules.get(self._module)
-        names = [name for name, value in vars(module).items() if value is self] if module else []
-        if module is None or not names:
-            return None
-        file = getattr(module, "__file__", None)
-        by_file = self._module == "__main__" or self._module.startswith("wtb_project_")
-        if by_file:
-            return f"{Path(file).absolute()}:{names[0]}" if file else None
-        return f"{self._module}:{names[0]}"
+        return locate_project(self, self._module).import_path
+
+    @property
+    def unreachable_reason(self) -> str | None:
+        """Why no new process can import this project; None if one can."""
+        return locate_project(self, self._module).reason
 
     def definition(self, graph: Any = None) -> ProjectDefinition:
         """The project as plain values; `graph` replaces the project's own.
@@ -224,4 +229,5 @@ class WorkflowProject:
             allowed_types=self._allowed_types,
             recursion_limit=self._recursion_limit,
             context=self._context,
+            cwd=self.cwd,
         )

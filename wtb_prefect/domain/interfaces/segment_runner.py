@@ -49,12 +49,14 @@ class ChunkResult:
     """What a worker did; how its cells ended stands in the ledger.
 
     `remaining` are forks handed back, `lost` the items of a worker that died, with the reason.
+    `files_outside` appeared in the worker's current directory instead of in workspaces.
     """
 
     remaining: tuple[WorkItem, ...] = ()
     lost: tuple[WorkItem, ...] = ()
     lost_reason: str | None = None
     node_executions: int = 0
+    files_outside: tuple[str, ...] = ()
 
 
 class SegmentRunner(Protocol):

@@ -123,6 +123,15 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TraceLabels:
+    """What tracing tools show of a run and filter it by."""
+
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
     """What to run: a thread, from `input` (a fresh start) or from its head (`input` None).
 
@@ -141,6 +150,7 @@ class Advance:
     answers: AnswerSource | None = None
     answered: Mapping[str, int] = field(default_factory=dict)
     store: bytes | None = None
+    trace: TraceLabels = field(default_factory=TraceLabels)
 
 
 class WorkflowEngine(Protocol):

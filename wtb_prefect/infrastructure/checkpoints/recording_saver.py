@@ -25,6 +25,7 @@ from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, StepObserver
 from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
+from wtb_prefect.infrastructure.secrets import mask_secrets
 from wtb_prefect.infrastructure.workflow.compile_graph import Level, path_of
 from wtb_prefect.infrastructure.workflow.recursion import check_limit
 from wtb_prefect.infrastructure.workflow.same_value import comes_back
@@ -145,7 +146,8 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
     ) -> None:
         """As the saver; nobody is told."""
         with store_faults("save pending writes"):
-            self.saver.put_writes(config, writes, task_id, task_path)
+            storable = [_storable(write) for write in writes]
+            self.saver.put_writes(config, storable, task_id, task_path)
 
     async def aput(
         self,
@@ -252,13 +254,21 @@ def _kept_fault(watch: Watch) -> Iterator[None]:
         raise
 
 
+def _storable(write: tuple[str, Any]) -> tuple[str, Any]:
+    """A special write without secrets: an exception is stored as its text, so as text here."""
+    channel, value = write
+    if channel == ERROR and isinstance(value, BaseException):
+        return channel, mask_secrets(repr(value))
+    return write
+
+
 def failure_of(error: BaseException, node: str | None) -> NodeFailure:
     """An exception as the ledger keeps it."""
     return NodeFailure(
         node=node,
         type=type(error).__name__,
-        message=str(error),
-        traceback="".join(traceback.format_exception(error)),
+        message=mask_secrets(str(error)),
+        traceback=mask_secrets("".join(traceback.format_exception(error))),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.errors import WTBError
+from wtb_prefect.infrastructure.logs.cell_logs import CellLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,16 @@ class GateHit:
 
 @dataclass(slots=True)
 class BodyContext:
-    """The run a node body belongs to."""
+    """The run a node body belongs to.
+
+    `log` takes what its code prints and logs; `label` names code that is no node (an evaluator).
+    """
 
     workspace: Workspace
     observer: StepObserver | None = None
     gate_hits: list[GateHit] = field(default_factory=list)
+    log: CellLog | None = None
+    label: str | None = None
 
 
 body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")

@@ -63,6 +63,7 @@ from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecut
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
 from wtb_prefect.infrastructure.workflow.questions import Questions
 from wtb_prefect.infrastructure.workflow.recursion import check_limit
+from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
 RECURSION_LIMIT = 25
@@ -89,8 +90,10 @@ class LangGraphEngine:
         workflow: TestWorkflow,
         variants: Sequence[VariantSpec],
         store: LangGraphCheckpointStore,
+        surroundings: ProcessSurroundings,
         recursion_limit: int = RECURSION_LIMIT,
     ) -> None:
+        self._surroundings = surroundings
         self._source = source
         self._workflow = workflow
         self._originals = {node.name: node.fingerprint for node in workflow.nodes}
@@ -158,11 +161,13 @@ class LangGraphEngine:
         turn = Turn(self._lines.setdefault(asyncio.get_running_loop(), Line()))
         watch = Watch(observer, turn, compiled.levels, self._recursion_limit)
         watch.steps[""] = request.step
-        context = BodyContext(request.workspace, observer)
+        log = self._surroundings.log_of(request.thread_id)
+        context = BodyContext(request.workspace, observer, log=log)
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)
         try:
-            unanswered = await self._run(compiled, request, watch, context)
+            with self._surroundings.bodies(context):
+                unanswered = await self._run(compiled, request, watch, context)
         except InfrastructureError:
             raise
         except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
@@ -263,6 +268,9 @@ class LangGraphEngine:
         return {
             "configurable": configurable,
             "recursion_limit": self._steps_left(request.step),
+            "run_name": request.trace.name or self._source.name or "LangGraph",
+            "tags": list(request.trace.tags),
+            "metadata": dict(request.trace.metadata),
         }
 
     def _task_seen(self, watch: Watch, chunk: StreamChunk) -> None:
@@ -352,4 +360,4 @@ class LangGraphEngine:
 
     def _executor_of(self, node: str, variant: str) -> NodeExecutor:
         """How calls of this implementation are carried out."""
-        return DefaultNodeExecutor()
+        return self._surroundings.executor(DefaultNodeExecutor())

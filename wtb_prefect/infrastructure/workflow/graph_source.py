@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ class GraphSource:
     context: Any = None
 
 
+_loading: ContextVar[str | None] = ContextVar("wtb_loading", default=None)
+
+
+def file_being_loaded() -> str | None:
+    """The file or module whose own code is running now because it is being imported."""
+    return _loading.get()
+
+
 def load_attribute(path: str) -> Any:
     """The object named `package.module:attribute` or `path/to/file.py:attribute`.
 
@@ -42,7 +51,11 @@ def load_attribute(path: str) -> Any:
         raise NotFoundError(
             "attribute in import path (write module:attribute or file.py:name)", path
         )
-    module = _load_module(module_name)
+    token = _loading.set(module_name)
+    try:
+        module = _load_module(module_name)
+    finally:
+        _loading.reset(token)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):

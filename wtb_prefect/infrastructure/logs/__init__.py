@@ -1,0 +1,1 @@
+"""What user code prints and logs, kept with the execution that it belongs to."""
