@@ -2,8 +2,8 @@
 
 Each runs the same cells of the same graph, `IN_FLIGHT` at a time, in a process of its own; prints
 the seconds it took and the seconds of processor time, after a first round over a few cells that is
-not counted (imports, files made, caches filled). Contenders import what they need themselves: the peers are not installed beside
-wtb_prefect.
+not counted (imports, files made, caches filled). Contenders import what they need themselves: the
+peers are not installed beside wtb_prefect.
 """
 
 from __future__ import annotations
