@@ -61,12 +61,17 @@ def open_engine(url: str) -> Engine:
 
 
 def begin(connection: Connection, *, write: bool) -> None:
+    """Begins a transaction on a connection of SQLAlchemy's."""
+    connection.exec_driver_sql(begin_text(write=write))
+
+
+def begin_text(*, write: bool) -> str:
     """Begins a transaction; a writer takes its place in the queue now, not at its first write.
 
     A deferred transaction that reads first and writes later fails at once when another writer came
     in between: no waiting helps it.
     """
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    return "BEGIN IMMEDIATE" if write else "BEGIN"
 
 
 def writer_lock(engine: Engine) -> threading.Lock:
