@@ -12,7 +12,10 @@ from sqlalchemy.pool import PoolProxiedConnection
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.engine import (
     BUSY_SECONDS,
+    FAULTS,
     begin_text,
+    connections,
+    ledger_fault,
     ledger_faults,
     writer_lock,
 )
@@ -27,10 +30,10 @@ class Session:
     SQLAlchemy's own connection adds per call took a fifth of what a cell of trivial nodes costs.
     """
 
-    __slots__ = ("_connection", "_cursor", "_dialect", "_engine", "_lock", "_write")
+    __slots__ = ("_connection", "_connections", "_cursor", "_dialect", "_lock", "_write")
 
     def __init__(self, engine: Engine, *, write: bool) -> None:
-        self._engine = engine
+        self._connections = connections(engine)
         self._dialect = engine.dialect
         self._write = write
         self._lock = writer_lock(engine) if write else None
@@ -43,7 +46,7 @@ class Session:
             raise LedgerError(f"the ledger was busy for {BUSY_SECONDS:.0f} s")
         try:
             with ledger_faults:
-                self._connection = self._engine.raw_connection()
+                self._connection = self._connections.take()
                 self._cursor = self._connection.cursor()
                 self._cursor.execute(begin_text(write=self._write))
         except BaseException:  # also Ctrl-C: the writers' queue must not stay closed
@@ -64,7 +67,7 @@ class Session:
         try:
             if connection is not None:
                 with ledger_faults:
-                    _give_back(connection)
+                    self._connections.give_back(connection)
         finally:
             if lock is not None:
                 lock.release()
@@ -72,16 +75,20 @@ class Session:
     def write(self, statement: Statement, row: Row) -> int:
         """Runs a write; answers how many rows it touched."""
         cursor = self._writable()
-        with ledger_faults:
+        try:
             cursor.execute(statement.text(self._dialect), row)
-            return cursor.rowcount
+        except FAULTS as exc:
+            raise ledger_fault(exc) from exc
+        return cursor.rowcount
 
     def write_many(self, statement: Statement, rows: list[Row]) -> None:
         """Runs a write once per row."""
         cursor = self._writable()
         if rows:
-            with ledger_faults:
+            try:
                 cursor.executemany(statement.text(self._dialect), rows)
+            except FAULTS as exc:
+                raise ledger_fault(exc) from exc
 
     def fetch(self, query: Query, values: Mapping[str, Any] | None = None) -> Sequence[Fetched]:
         """All rows of a query, as tuples."""
@@ -109,13 +116,3 @@ class Session:
         if self._cursor is None:
             raise LedgerError("the unit of work is not open: it is used once, inside `with`")
         return self._cursor
-
-
-def _give_back(connection: PoolProxiedConnection) -> None:
-    """Rolls back what is not committed; a connection that cannot even do that is thrown away."""
-    try:
-        connection.rollback()
-    except BaseException:  # whatever it is, it is raised on
-        connection.invalidate()
-        raise
-    connection.close()
