@@ -5,7 +5,10 @@ BIN    := $(VENV)/bin
 # uv installs the 130 packages in seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test check unit bench bench-quick clean setup
+# Peers have an environment of their own: their versions must not decide ours.
+PEERS := .venv-peers
+
+.PHONY: demo test check unit bench bench-peers clean setup
 
 setup: $(VENV)/.ready
 
@@ -34,5 +37,13 @@ unit: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+bench-peers: setup $(PEERS)/.ready
+	$(BIN)/python -m benchmarks.peers --peers $(PEERS)/bin/python
+
+$(PEERS)/.ready: benchmarks/peers/requirements.txt | setup
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) wtb-demo .wtb
+	rm -rf $(VENV) $(PEERS) wtb-demo .wtb

@@ -15,13 +15,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import measures, planning
+from benchmarks import cell_costs, measures, planning
 from benchmarks.measures import Figure
 
 MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
     measures.shared_prefix_counts,
     measures.wall_clock,
-    measures.unshared_overhead,
+    cell_costs.unshared_overhead,
+    cell_costs.many_in_flight,
+    cell_costs.cost_by_size,
     measures.fork_cost,
     measures.finished_batch_again,
     measures.reading_commands,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from benchmarks import workflows
@@ -117,43 +115,6 @@ async def _plain_matrix(path: Path, count: int) -> float:
             *(one(g, f"{case}-{i}") for case in range(count) for i, g in enumerate(graphs))
         )
         return time.perf_counter() - began
-
-
-def unshared_overhead(folder: Path, quick: bool) -> list[Figure]:
-    """Time per cell of five trivial nodes, against a loop over LangGraph with its SQLite saver."""
-    count = 100 if quick else 1000
-    connection = sqlite3.connect(folder / "plain.db", check_same_thread=False)
-    graph = workflows.trivial_line().compile(checkpointer=SqliteSaver(connection))
-    project = WorkflowProject(
-        "overhead", workflows.trivial_line, db_path=folder / "o.db", output_dir=folder / "o"
-    )
-
-    def plain(round_number: int) -> float:
-        began = time.perf_counter()
-        for case in workflows.cases(count // 2):
-            config: Any = {"configurable": {"thread_id": f"{round_number}-{case['id']}"}}
-            graph.invoke(case["state"], config, durability="sync")
-        return time.perf_counter() - began
-
-    with TestBench(project) as bench:
-        plain(0)
-        bench.batch(cases=workflows.cases(count // 10), runner="inline", batch_id="warm-up")
-        before = plain(1)
-        began = time.perf_counter()
-        bench.batch(cases=workflows.cases(count), runner="inline", batch_id="measured")
-        ours = (time.perf_counter() - began) / count
-        bare = (before + plain(2)) / count
-    connection.close()
-    ratio = ours / bare
-    return [
-        Figure(
-            f"unshared cells, 5 trivial nodes, {count} cells, inline, against plain LangGraph",
-            f"{ratio:.2f} times ({ours * 1e3:.1f} ms against {bare * 1e3:.1f} ms a cell)",
-            "at most 1.6 times",
-            ratio <= 1.6,
-            {"ours_ms": ours * 1e3, "plain_ms": bare * 1e3},
-        )
-    ]
 
 
 def fork_cost(folder: Path, quick: bool) -> list[Figure]:

@@ -51,9 +51,9 @@ def line(nodes: list[Any]) -> StateGraph[Any, Any, Any, Any]:
     return builder
 
 
-def waiting_line(seconds: float = 0.05) -> StateGraph[Any, Any, Any, Any]:
-    """Six waiting nodes."""
-    return line([waiting_node(f"n{number}", seconds) for number in range(NODES)])
+def waiting_line(seconds: float = 0.05, nodes: int = NODES) -> StateGraph[Any, Any, Any, Any]:
+    """Six waiting nodes, or as many as asked for."""
+    return line([waiting_node(f"n{number}", seconds) for number in range(nodes)])
 
 
 def trivial_line(nodes: int = 5) -> StateGraph[Any, Any, Any, Any]:

@@ -24,7 +24,11 @@ from wtb_prefect.domain.identifiers import canonical_json
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import schema, session, tables
 from wtb_prefect.infrastructure.database.codecs import json_text
-from wtb_prefect.infrastructure.database.engine import open_engine
+from wtb_prefect.infrastructure.database.engine import (
+    KEPT_CONNECTIONS,
+    connections,
+    open_engine,
+)
 from wtb_prefect.infrastructure.database.schema import HEAD, upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 
@@ -271,6 +275,56 @@ with SqlAlchemyUnitOfWork(engine, write=True) as uow:
             uow.commit()
         with engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+
+
+class TestConnections:
+    def test_are_kept_between_units_of_work_and_closed_with_the_engine(
+        self, engine: Engine, url: str
+    ) -> None:
+        kept = [connections(engine).take() for _ in range(KEPT_CONNECTIONS + 1)]
+        for connection in kept:
+            connections(engine).give_back(connection)
+        *within, beyond = [connection.dbapi_connection for connection in kept]
+        assert beyond is None
+        with SqlAlchemyUnitOfWork(engine, write=True) as uow:  # the most recent one
+            uow.audit_log.append(make.audit("s"))
+            uow.commit()
+        assert open_files(url) > 0
+        engine.dispose()
+        assert open_files(url) == 0
+        assert None not in within
+
+    def test_one_in_use_is_closed_when_it_comes_back_after_that(
+        self, engine: Engine, url: str
+    ) -> None:
+        with SqlAlchemyUnitOfWork(engine):
+            engine.dispose()
+            assert open_files(url) > 0
+        assert open_files(url) == 0
+
+    def test_what_was_not_committed_is_not_there_for_the_next_one(self, engine: Engine) -> None:
+        with SqlAlchemyUnitOfWork(engine, write=True) as uow:
+            uow.audit_log.append(make.audit("s"))
+        with SqlAlchemyUnitOfWork(engine, write=True) as uow:
+            assert uow.audit_log.list() == []
+            uow.commit()
+
+    def test_one_that_cannot_roll_back_is_not_used_again(self, engine: Engine) -> None:
+        connection = connections(engine).take()
+        driver = connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.close()
+        with pytest.raises(sqlite3.ProgrammingError):
+            connections(engine).give_back(connection)
+        with SqlAlchemyUnitOfWork(engine) as uow:
+            assert uow.audit_log.list() == []
+
+
+def open_files(url: str) -> int:
+    """How many times this process has the ledger's file open."""
+    path = url.removeprefix("sqlite:///")
+    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return sum(link == os.path.realpath(path) for link in links)
 
 
 def test_a_lost_file_is_reported_as_the_ledgers_fault(tmp_path: Path) -> None:

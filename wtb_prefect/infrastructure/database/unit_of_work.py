@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -30,23 +31,65 @@ from wtb_prefect.infrastructure.database.session import Session
 
 
 class SqlAlchemyUnitOfWork:
-    """One transaction over all repositories; leaving it without `commit()` rolls back."""
+    """One transaction over all repositories; leaving it without `commit()` rolls back.
+
+    Repositories are made when asked for: a super-step uses five of the thirteen.
+    """
 
     def __init__(self, engine: Engine, write: bool = False) -> None:
-        self._session = session = Session(engine, write=write)
-        self.workflows = SqlWorkflows(session)
-        self.variants = SqlVariants(session)
-        self.batch_tests = SqlBatchTests(session)
-        self.cases = SqlCases(session)
-        self.cells = SqlCells(session)
-        self.executions = SqlExecutions(session)
-        self.node_boundaries = SqlNodeBoundaries(session)
-        self.file_commits = SqlFileCommits(session)
-        self.checkpoint_files = SqlCheckpointFiles(session)
-        self.node_results = SqlNodeResults(session)
-        self.evaluation_results = SqlEvaluationResults(session)
-        self.outbox = SqlOutbox(session)
-        self.audit_log = SqlAuditLog(session)
+        self._session = Session(engine, write=write)
+
+    @cached_property
+    def workflows(self) -> SqlWorkflows:
+        return SqlWorkflows(self._session)
+
+    @cached_property
+    def variants(self) -> SqlVariants:
+        return SqlVariants(self._session)
+
+    @cached_property
+    def batch_tests(self) -> SqlBatchTests:
+        return SqlBatchTests(self._session)
+
+    @cached_property
+    def cases(self) -> SqlCases:
+        return SqlCases(self._session)
+
+    @cached_property
+    def cells(self) -> SqlCells:
+        return SqlCells(self._session)
+
+    @cached_property
+    def executions(self) -> SqlExecutions:
+        return SqlExecutions(self._session)
+
+    @cached_property
+    def node_boundaries(self) -> SqlNodeBoundaries:
+        return SqlNodeBoundaries(self._session)
+
+    @cached_property
+    def file_commits(self) -> SqlFileCommits:
+        return SqlFileCommits(self._session)
+
+    @cached_property
+    def checkpoint_files(self) -> SqlCheckpointFiles:
+        return SqlCheckpointFiles(self._session)
+
+    @cached_property
+    def node_results(self) -> SqlNodeResults:
+        return SqlNodeResults(self._session)
+
+    @cached_property
+    def evaluation_results(self) -> SqlEvaluationResults:
+        return SqlEvaluationResults(self._session)
+
+    @cached_property
+    def outbox(self) -> SqlOutbox:
+        return SqlOutbox(self._session)
+
+    @cached_property
+    def audit_log(self) -> SqlAuditLog:
+        return SqlAuditLog(self._session)
 
     def __enter__(self) -> Self:
         self._session.open()
