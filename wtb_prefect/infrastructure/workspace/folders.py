@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
@@ -66,6 +66,19 @@ class FolderWorkspace:
     def is_made(self) -> bool:
         """Whether `path()` has been called."""
         return self._last is not None
+
+    def replay(
+        self,
+        changed: Iterable[FileMemento],
+        removed: Iterable[str],
+        after: Mapping[str, FileMemento],
+    ) -> None:
+        """Changes the files; while there is no folder only what it will start with."""
+        with self._lock:
+            if self._last is None:
+                self._start = after
+            else:
+                self._last = self._tracker.apply(changed, removed, self._folder, self._last)
 
     def snapshot(self) -> FileSnapshot | None:
         """What the folder holds now; a folder that the workflow deleted holds nothing."""
