@@ -26,6 +26,7 @@ from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
@@ -108,6 +109,7 @@ class TestBench:
         share_prefixes: bool = True,
         max_parallel: int | None = None,
         batch_id: str | None = None,
+        use_cache: bool = True,
         on_plan: OnPlan | None = None,
     ) -> BatchResult:
         """Runs every cell of a request that has no valid answer yet, and returns all its cells.
@@ -121,6 +123,8 @@ class TestBench:
             share_prefixes: run shared prefixes once.
             max_parallel: stretches in flight at once.
             batch_id: a name for the batch, to extend it later. None: made from the request.
+            use_cache: answer nodes declared as cached from the node result cache, and keep their
+                results in it.
             on_plan: called with the plan before anything runs.
 
         Raises:
@@ -134,6 +138,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
+            options=RunOptions(use_cache=use_cache),
         )
         parallel = _parallel(max_parallel)
         name = _runner(runner)

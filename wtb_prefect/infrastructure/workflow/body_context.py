@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,12 @@ class GateHit:
 
 @dataclass(slots=True)
 class BodyContext:
-    """The run a node body belongs to."""
+    """The run a node body belongs to; `at_end` is closed when it ends, in whatever way."""
 
     workspace: Workspace
     observer: StepObserver | None = None
     gate_hits: list[GateHit] = field(default_factory=list)
+    at_end: ExitStack = field(default_factory=ExitStack)
 
 
 body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")
