@@ -24,7 +24,7 @@ from graphs import Body as B
 from hypothesis import HealthCheck, Phase, given, settings
 from langchain_core.messages import AIMessage
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command, RetryPolicy, Send
+from langgraph.types import Command, RetryPolicy, Send, interrupt
 from pydantic import BaseModel
 from test_fork_tree import line, text_of, variants
 from test_fork_tree_property import _seen
@@ -359,7 +359,7 @@ def test_names_that_do_not_exist_are_refused(open_bench: Open) -> None:
     with pytest.raises(InvalidInputError, match="list of state keys"):
         bench.project.cached("a", "log")
     mounted = line("s", bodies={"s": line(*"ab").compile()})
-    with pytest.raises(GraphError, match="'s' is a subgraph"):
+    with pytest.raises(GraphError, match="'s' is or calls a subgraph"):
         open_bench(mounted, {"s": ["log"]}).plan(cases=cases("1"))
 
 
@@ -470,6 +470,37 @@ def test_commands_and_sends_are_kept_as_they_are(open_bench: Open) -> None:
     result = run(open_bench(builder, {"a": ["log"]}), cases("1", "2"))
     assert [cell.state["log"] for cell in result.cells] == [["in", "a", "b0", "b1"]] * 2
     assert (result.node_executions, result.cache_hits) == (5, 1)
+
+
+def test_answers_are_not_shared(open_bench: Open) -> None:
+    """What a node returned after a question depends on the answer, which no key holds."""
+    graph, cached = odd(lambda _: {"log": [interrupt("which?")]})
+    given = [{**cases(answer)[0], "answers": [answer]} for answer in "xyz"]
+    result = run(open_bench(graph, cached), given)
+    assert [cell.state["log"] for cell in result.cells] == [["in", answer] for answer in "xyz"]
+    assert result.cache_hits == 0
+
+
+def test_a_node_inside_a_subgraph_is_cached_by_its_path(open_bench: Open) -> None:
+    inner = line(*"xy").compile()
+    graph = line("a", "s", "b", bodies={"s": inner})
+    plain = open_bench(graph, {}, where="plain")
+    bench = open_bench(graph, {"s|x": ["log"], "s|y": ["log"], "b": ["log"]})
+    expected, found = run(plain, cases(*"123")), run(bench, cases(*"123"))
+    assert answers(bench, found) == answers(plain, expected)
+    assert (expected.node_executions, found.node_executions, found.cache_hits) == (12, 6, 6)
+
+
+def test_nodes_of_subgraphs_that_run_beside_others_simply_run(open_bench: Open) -> None:
+    inner = line(*"xy").compile()
+    graph = line("a", "s", "b", bodies={"s": inner})
+    graph.add_node("c", make_body(B("c")))
+    graph.add_edge("a", "c")
+    plain = open_bench(graph, {}, where="plain")
+    bench = open_bench(graph, {"s|x": ["log"], "s|y": ["log"]})
+    expected, found = run(plain, cases(*"12")), run(bench, cases(*"12"))
+    assert found.node_executions == expected.node_executions
+    assert found.cache_hits == 0
 
 
 def test_tokens_are_counted_where_they_were_spent(open_bench: Open) -> None:
