@@ -122,9 +122,11 @@ def counts_line(counts: Iterable[tuple[str, int]]) -> str:
 
 def bodies_line(report: BatchReport) -> str:
     """Node bodies of a batch against what its cells would have cost one by one."""
-    ran, alone = report.node_executions, report.unshared_node_executions
-    saved = f", {1 - ran / alone:.0%} saved by sharing" if alone > ran else ""
-    return f"node bodies of the batch: {ran}, against {alone} unshared{saved}"
+    ran, alone, hits = report.node_executions, report.unshared_node_executions, report.cache_hits
+    cached = f" ({hits} more answered by the node result cache)" if hits else ""
+    saved = f", {1 - ran / alone:.0%} saved" if alone > ran else ""
+    by = " by sharing" if saved and not hits else ""
+    return f"node bodies of the batch: {ran}{cached}, against {alone} unshared{saved}{by}"
 
 
 def best_line(report: BatchReport) -> str | None:

@@ -289,6 +289,68 @@ class FileTrackerContract:
         assert contents(tmp_path / "w") == {"mine": b"1"}
         assert [path.name for path in tmp_path.iterdir() if path.name != "store"] == ["w"]
 
+    @given(before=_trees, after=_trees)
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    def test_any_change_is_made_and_not_hashed_again(
+        self, tracker: FileTracker, before: dict[str, bytes], after: dict[str, bytes]
+    ) -> None:
+        """Folders become files and files folders; the snapshot is the one a scan would give."""
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name) / "w"
+            old = {m.path: m for m in tracker.store_texts(before.items())}
+            new = {m.path: m for m in tracker.store_texts(after.items())}
+            restored = tracker.restore(old, root)
+            changed, removed = FileSnapshot(files=new).changes_since(old)
+            applied = tracker.apply(changed, removed, root, restored)
+            assert contents(root) == after
+            assert applied.files == new
+            assert tracker.snapshot(root, applied) == applied
+
+    def test_a_change_brings_modes_and_links(self, tracker: FileTracker, tmp_path: Path) -> None:
+        write(tmp_path / "made", {"a": b"1", "kept": b"1"})
+        (tmp_path / "made/a").chmod(0o750)
+        (tmp_path / "made/link").symlink_to("/no/such/place")
+        made = tracker.snapshot(tmp_path / "made", FileSnapshot()).files
+        old = {m.path: m for m in tracker.store_texts([("kept", b"1"), ("link/file", b"1")])}
+        restored = tracker.restore(old, tmp_path / "w")
+        changed, removed = FileSnapshot(files=made).changes_since(old)
+        applied = tracker.apply(changed, removed, tmp_path / "w", restored)
+        assert tracker.snapshot(tmp_path / "w", FileSnapshot()).files == made
+        assert tracker.snapshot(tmp_path / "w", applied) == applied
+        assert (tmp_path / "w/link").readlink() == Path("/no/such/place")
+
+    def test_a_write_after_a_change_shows(self, tracker: FileTracker, tmp_path: Path) -> None:
+        [memento] = tracker.store_texts([("a", b"1")])
+        applied = tracker.apply([memento], (), tmp_path / "w", tracker.restore({}, tmp_path / "w"))
+        write(tmp_path / "w", {"a": b"2"})
+        changed, _ = tracker.snapshot(tmp_path / "w", applied).changes_since(applied.files)
+        assert [m.blob_id for m in changed] == [sha256(b"2")]
+
+    def test_a_change_never_follows_a_link(self, tracker: FileTracker, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        write(outside, {"file": b"mine"})
+        start = tracker.restore({}, tmp_path / "w")
+        (tmp_path / "w/out").symlink_to(outside)
+        [memento] = tracker.store_texts([("out/file", b"theirs")])
+        with pytest.raises(FileTrackingError, match="in the way"):
+            tracker.apply([memento], (), tmp_path / "w", start)
+        tracker.apply([], ["out/file"], tmp_path / "w", start)
+        assert contents(outside) == {"file": b"mine"}
+
+    def test_a_change_whose_blob_is_missing_is_refused(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        start = tracker.restore({}, tmp_path / "w")
+        with pytest.raises(FileTrackingError, match=ABSENT):
+            tracker.apply(
+                [FileMemento(path="a", blob_id=ABSENT, size=1)], (), tmp_path / "w", start
+            )
+        assert not list((tmp_path / "w").iterdir())
+
     def test_an_empty_folder_is_filled(self, tracker: FileTracker, tmp_path: Path) -> None:
         (tmp_path / "w").mkdir()
         files = {m.path: m for m in tracker.store_texts([("a", b"1")])}
@@ -337,6 +399,21 @@ class WorkspaceStoreContract:
     ) -> None:
         write(workspaces.open("e-1", "case", start).path(), {"a": b"changed", "left/over": b"1"})
         assert contents(workspaces.open("e-1", "case", start).path()) == {"a": b"1"}
+
+    @pytest.mark.parametrize("made", [False, True])
+    def test_a_replayed_change_is_there_made_or_not(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento], made: bool
+    ) -> None:
+        workspace = workspaces.open("e-1", "case", start)
+        if made:
+            workspace.path()
+        b = FileMemento(path="b", blob_id=start["a"].blob_id, size=1)
+        workspace.replay([b], ["a"], {"b": b})
+        assert workspace.is_made is made
+        assert contents(workspace.path()) == {"b": b"1"}
+        taken = workspace.snapshot()
+        assert taken is not None
+        assert taken.files == {"b": b}
 
     def test_a_removed_workspace_is_gone(
         self, workspaces: WorkspaceStore, start: dict[str, FileMemento]

@@ -9,8 +9,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -398,6 +400,34 @@ def test_removing_goes_up_to_the_root_and_not_through_links(
     folder.symlink_to(tmp_path / "outside")
     workspace.remove()
     assert (tmp_path / "outside/kept").exists()
+
+
+def test_sweeping_beside_another_batch(tracker: LocalFileTracker, tmp_path: Path) -> None:
+    """Two batches of one project: one puts folders aside while the other one sweeps."""
+    workspaces = FolderWorkspaces(tmp_path / "forks", tracker)
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            workspaces.sweep()
+
+    def make_and_remove(number: int) -> None:
+        for attempt in range(100):
+            workspace = workspaces.open(f"e-{number}-{attempt}", "case", {})
+            folder = workspace.path()
+            write(folder, {"a": b"1", "b/c": b"2"})
+            workspace.remove()
+            assert not folder.exists()
+
+    with ThreadPoolExecutor(4) as pool:
+        sweepers = [pool.submit(sweep) for _ in range(2)]
+        try:
+            list(pool.map(make_and_remove, range(2)))
+        finally:
+            stop.set()
+        assert [sweeper.result() for sweeper in sweepers] == [None, None]
+    workspaces.sweep()
+    assert not list((tmp_path / "forks").iterdir())
 
 
 def test_mementos_carry_what_the_store_holds(tracker: LocalFileTracker) -> None:

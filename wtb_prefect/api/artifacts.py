@@ -56,14 +56,16 @@ def artifact_key(kind: str, batch_id: str) -> str:
 
 def summary_markdown(report: BatchReport, plan: BatchPlan) -> str:
     """Comparison table, counts and fork tree as Markdown with a Mermaid graph."""
-    saved = report.unshared_node_executions - report.node_executions
+    hits = report.cache_hits
+    saved = report.unshared_node_executions - report.node_executions - hits
+    cached = f" The node result cache answered {hits} visits of nodes." if hits else ""
     parts = [
         f"# {_plain(report.batch.name)}",
         f"Batch `{report.batch.batch_id}`: **{report.batch.status}**, {len(report.cells)} cells "
         f"({len(plan.combinations)} combinations x {len(plan.cases)} cases x "
         f"{plan.repeats} repeats).",
         f"Node bodies run: **{report.node_executions}**; one by one the same cells take "
-        f"{report.unshared_node_executions}, so {saved} were saved by sharing prefixes.",
+        f"{report.unshared_node_executions}, so {saved} were saved by sharing prefixes.{cached}",
     ]
     if report.best is not None:
         parts.append(f"Best mean of the primary metric: **{_plain(report.best)}**.")

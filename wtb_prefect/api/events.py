@@ -34,6 +34,7 @@ def announce_execution(execution: Execution) -> None:
             "choices": dict(execution.choices),
             "status": str(execution.status),
             "node_executions": execution.node_executions,
+            "cache_hits": execution.cache_hits,
             "duration": execution.duration,
             "error": str(execution.error) if execution.error else None,
         },

@@ -34,3 +34,34 @@ class CommitTree(Mapping[str, FileMemento]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+class ReplayedTree(Mapping[str, FileMemento]):
+    """A tree with a change in it, put together when somebody first looks at it."""
+
+    def __init__(
+        self,
+        before: Mapping[str, FileMemento],
+        changed: tuple[FileMemento, ...],
+        removed: tuple[str, ...],
+    ) -> None:
+        self._before = before
+        self.changed = changed
+        self.removed = removed
+
+    @cached_property
+    def _files(self) -> dict[str, FileMemento]:
+        files = dict(self._before)
+        for path in self.removed:
+            files.pop(path, None)
+        files.update((memento.path, memento) for memento in self.changed)
+        return files
+
+    def __getitem__(self, path: str) -> FileMemento:
+        return self._files[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)

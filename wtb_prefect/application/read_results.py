@@ -25,8 +25,9 @@ from wtb_prefect.errors import InvalidInputError, NotFoundError
 class BatchReport:
     """A batch as the ledger has it: every cell, one row per combination, and the best of them.
 
-    `node_executions` are the bodies recorded for the batch, `unshared_node_executions` what the
-    same cells would have cost one by one.
+    `node_executions` are the bodies recorded for the batch, `cache_hits` the visits that the node
+    result cache answered instead, `unshared_node_executions` the bodies that the same cells would
+    have cost one by one and without the cache.
     """
 
     batch: BatchTest
@@ -35,6 +36,7 @@ class BatchReport:
     best: str | None
     node_executions: int
     unshared_node_executions: int
+    cache_hits: int = 0
 
 
 def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> BatchTest:
@@ -85,7 +87,8 @@ def read_report(
         rows=rows,
         best=_best(rows),
         node_executions=sum(execution.node_executions for execution in ran.values()),
-        unshared_node_executions=sum(result.node_executions for result in results),
+        unshared_node_executions=sum(r.node_executions + r.cache_hits for r in results),
+        cache_hits=sum(execution.cache_hits for execution in ran.values()),
     )
 
 
@@ -137,6 +140,7 @@ def _cell_result(
         error=line[0].error if line else None,
         duration=first.duration + sum(e.duration for e in line),
         node_executions=first.node_executions + sum(e.node_executions for e in line),
+        cache_hits=first.cache_hits + sum(e.cache_hits for e in line),
         input_tokens=first.input_tokens + sum(e.input_tokens for e in line),
         output_tokens=first.output_tokens + sum(e.output_tokens for e in line),
         unshared_reason=cell.unshared_reason,

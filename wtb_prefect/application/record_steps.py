@@ -18,7 +18,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from wtb_prefect.application.step_records import Front, Record, Spent, Visit
+from wtb_prefect.application.commit_tree import ReplayedTree
+from wtb_prefect.application.step_records import (
+    Front,
+    Record,
+    Spent,
+    Visit,
+    result_of,
+    runs_alone,
+)
 from wtb_prefect.domain.checkpoint import SubgraphHeads
 from wtb_prefect.domain.execution import Execution, Lineage, NodeFailure
 from wtb_prefect.domain.file_processing import (
@@ -34,6 +42,7 @@ from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWor
 from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, TaskStart
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
+from wtb_prefect.domain.node_result import NodeResult, NodeStart, ReturnValue
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
 from wtb_prefect.errors import InfrastructureError
 
@@ -45,7 +54,8 @@ class StepRecorder:
     """The `StepObserver` of one execution.
 
     `tree` is what the workspace held at the last commit; `implementation_of` gives variant and
-    fingerprint of a node's code under the execution's choices; `heads` is where subgraphs stand.
+    fingerprint of a node's code under the execution's choices; `heads` is where subgraphs stand;
+    `use_cache`: results of nodes may be kept and used.
     """
 
     execution: Execution
@@ -57,6 +67,7 @@ class StepRecorder:
     implementation_of: ImplementationOf
     sequence: int = 0
     unsaved_execution: bool = True
+    use_cache: bool = False
     heads: SubgraphHeads = field(default_factory=SubgraphHeads)
     store_id: BlobId | None = None
     spent: Spent = field(default_factory=Spent)
@@ -65,6 +76,7 @@ class StepRecorder:
     _fronts: dict[str, Front] = field(init=False)
     _unwritten_spent: Spent = field(default_factory=Spent)
     _commit: FileCommit | None = None
+    _replayed: ReplayedTree | None = None
     _unwritten: list[Record] = field(default_factory=list)
     _store_changed: Callable[[], bytes | None] | None = None
 
@@ -96,6 +108,32 @@ class StepRecorder:
         self._visit(task_id, node, namespace).calls += 1
         self._unwritten_spent.bodies += 1
 
+    async def node_start(self, task_id: str) -> NodeStart | None:
+        """See `StepObserver.node_start`; the files have to be those of the last commit."""
+        found = self._find(task_id)
+        if not self.use_cache or found is None:
+            return None
+        if not runs_alone(found[1], (visit for _, _, visit in self._open_visits())):
+            return None
+        if self.workspace.is_made:
+            snapshot = await asyncio.to_thread(self.workspace.snapshot)
+            if snapshot is None or any(snapshot.changes_since(self.tree)):
+                return None
+        return NodeStart(batch_id=self.execution.batch_id, commit_id=self.commit_id, tree=self.tree)
+
+    async def replay(self, result: NodeResult) -> None:
+        """See `StepObserver.replay`; the next record commits the files."""
+        if result.changed or result.removed:
+            after = ReplayedTree(self.tree, result.changed, result.removed)
+            # Copies files if the folder is made: not in the event loop.
+            await asyncio.to_thread(self.workspace.replay, result.changed, result.removed, after)
+            self._replayed = after
+
+    def keep_result(self, task_id: str, value: ReturnValue) -> None:
+        """See `StepObserver.keep_result`."""
+        if (found := self._find(task_id)) is not None:
+            found[1].kept = value
+
     async def task_finished(self, task_id: str, namespace: str, usage: tuple[int, int]) -> bool:
         """See `StepObserver.task_finished`."""
         visits = self._front(namespace).visits
@@ -104,6 +142,8 @@ class StepRecorder:
             # LangGraph's own task, for the input; with no node beside it its checkpoint follows.
             return bool(visits)
         self._end(visit)
+        if visit.cached:
+            usage = (0, 0)  # spent by whoever ran the body
         visit.usage = usage
         self.spent.input_tokens += usage[0]
         self.spent.output_tokens += usage[1]
@@ -151,13 +191,19 @@ class StepRecorder:
             # As durable as files are, before the checkpoint that goes with it.
             (stored,) = await asyncio.to_thread(self.tracker.store_texts, [("store", content)])
             self.store_id = stored.blob_id
-        if not self.workspace.is_made:
+        files: Mapping[str, FileMemento]
+        if self.workspace.is_made:
+            # Hashing many or large files would hold up every other execution of this process.
+            snapshot = await asyncio.to_thread(self.workspace.snapshot)
+            if snapshot is None:
+                return
+            files = snapshot.files
+            changed, removed = snapshot.changes_since(self.tree)
+        elif self._replayed is not None:
+            files, changed, removed = self._replayed, self._replayed.changed, self._replayed.removed
+        else:
             return
-        # Hashing many or large files would hold up every other execution of this process.
-        snapshot = await asyncio.to_thread(self.workspace.snapshot)
-        if snapshot is None:
-            return
-        changed, removed = snapshot.changes_since(self.tree)
+        self._replayed = None
         if changed or removed:
             self._commit = FileCommit(
                 commit_id=commit_id_of(self.commit_id, changed, removed),
@@ -167,7 +213,7 @@ class StepRecorder:
                 removed=removed,
                 created_at=self.clock.now(),
             )
-            self.tree = snapshot.files
+            self.tree = files
 
     def checkpoint_saved(self, saved: SavedCheckpoint) -> None:
         """See `StepObserver.checkpoint_saved`."""
@@ -175,7 +221,12 @@ class StepRecorder:
         boundaries, exits = self._ended_visits(front, saved.checkpoint_id)
         self._record(saved.namespace, saved.checkpoint_id, boundaries, exits, saved)
         front.head, front.step = saved.checkpoint_id, saved.step
+        kept = [visit.kept for visit in front.visits.values() if visit.kept is not None]
         front.visits.clear()
+        if kept:
+            self.flush()  # others may be waiting for it
+        for value in kept:
+            value.settled()
         if not saved.namespace:
             # Subgraphs without a memory of their own end with the super-step of their task.
             self._fronts = {ns: kept for ns, kept in self._fronts.items() if ":" not in ns}
@@ -342,6 +393,8 @@ class StepRecorder:
             self.commit_id = commit.commit_id
             events.append(self._event(OutboxEventType.FILE_COMMIT_VERIFY, self.commit_id, now))
         front = self._front(namespace)
+        kept = [(v, v.kept) for v in front.visits.values() if saved is not None and v.kept]
+        results = tuple(result_of(v, value, self.execution, commit, now) for v, value in kept)
         link = CheckpointFileLink(
             execution_id=self.execution.execution_id,
             checkpoint_id=checkpoint_id,
@@ -361,7 +414,14 @@ class StepRecorder:
         if claimed and not namespace:
             events += self._claims(link)
         self._unwritten.append(
-            Record(boundaries=boundaries, exits=exits, link=link, commit=commit, events=events)
+            Record(
+                boundaries=boundaries,
+                exits=exits,
+                link=link,
+                commit=commit,
+                events=events,
+                results=results,
+            )
         )
 
     def _claims(self, link: CheckpointFileLink) -> list[OutboxEvent]:

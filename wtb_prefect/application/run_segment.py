@@ -170,6 +170,7 @@ async def _run(
         implementation_of=session.engine.implementation_of,
         sequence=begin.sequence,
         unsaved_execution=begin.sequence == 0,
+        use_cache=scope.options.use_cache,
         heads=begin.heads,
         store_id=begin.store_id,
     )

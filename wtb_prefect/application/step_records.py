@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from wtb_prefect.domain.execution import NodeFailure
+from wtb_prefect.domain.execution import Execution, NodeFailure
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.domain.node_result import NodeResult, ReturnValue
 from wtb_prefect.domain.outbox import OutboxEvent
 
 
@@ -28,12 +30,39 @@ class Visit:
     usage: tuple[int, int] = (0, 0)
     finished: bool = False
     saved: bool = False
+    kept: ReturnValue | None = None
     error: NodeFailure | None = None
 
     @property
     def cached(self) -> bool:
         """Whether a cache answered: it finished, and no body of it ran."""
         return self.finished and not (self.calls or self.opened or self.replayed)
+
+
+def runs_alone(visit: Visit, others: Iterable[Visit]) -> bool:
+    """Whether nothing else runs, or has run since the last checkpoint, but what encloses it."""
+    beside = [other for other in others if other is not visit and not other.replayed]
+    around = [part for part in visit.namespace.split("|") if part and not part.isdigit()]
+    return len(beside) == len(around) and all(other.opened for other in beside)
+
+
+def result_of(
+    visit: Visit, value: ReturnValue, execution: Execution, commit: FileCommit | None, now: datetime
+) -> NodeResult:
+    """What is kept of a visit: what its node returned, and what it did to the files."""
+    return NodeResult(
+        key=value.key,
+        workflow_id=execution.workflow_id,
+        node=value.node,
+        fingerprint=value.fingerprint,
+        encoding=value.encoding,
+        payload=value.payload,
+        changed=commit.changed if commit else (),
+        removed=commit.removed if commit else (),
+        seconds=visit.duration,
+        created_at=now,
+        execution_id=execution.execution_id,
+    )
 
 
 @dataclass(slots=True)
@@ -54,6 +83,7 @@ class Record:
     link: CheckpointFileLink
     commit: FileCommit | None
     events: list[OutboxEvent]
+    results: tuple[NodeResult, ...] = ()
 
     @property
     def has_visits(self) -> bool:
@@ -69,6 +99,8 @@ class Record:
             uow.node_boundaries.set_exit(link.execution_id, self.exits, link.checkpoint_id)
         if self.commit is not None:
             uow.file_commits.add(self.commit)
+        for result in self.results:
+            uow.node_results.add(result)
         uow.checkpoint_files.save(self.link)
         uow.outbox.add_many(self.events)
 

@@ -20,10 +20,12 @@ from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
+from wtb_prefect.infrastructure.workflow.cached_nodes import declared_nodes
 from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
@@ -51,6 +53,7 @@ def open_session(
             raise NotFoundError("node", variant.node, workflow.node_names())
     for evaluator in project.evaluators:
         check_evaluator(evaluator)
+    cached = declared_nodes(source.builder, project.cached, project.variants)
     where = project.locations
     database = open_database(where.database_url)
     try:
@@ -59,8 +62,23 @@ def open_session(
         database.dispose()
         raise
     surroundings = ProcessSurroundings(project)
+    open_uow = partial(SqlAlchemyUnitOfWork, database)
+    cache = ResultCache(
+        project.workflow_id,
+        cached,
+        inspect_graph.surroundings(source, store),
+        serializer,
+        open_uow,
+        where.output_dir / "locks",
+    )
     engine = LangGraphEngine(
-        source, workflow, project.variants, checkpoints, surroundings, project.recursion_limit
+        source,
+        workflow,
+        project.variants,
+        checkpoints,
+        surroundings,
+        project.recursion_limit,
+        cache,
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
@@ -69,7 +87,7 @@ def open_session(
         yield Session(
             project=project,
             engine=engine,
-            open_uow=partial(SqlAlchemyUnitOfWork, database),
+            open_uow=open_uow,
             checkpoints=checkpoints,
             tracker=tracker,
             workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),

@@ -72,7 +72,8 @@ class RunOptions:
     `time_limit` is in seconds and for one cell, its shared prefix included (None: no limit).
     `retries` are attempts after a transient error, per execution. `retry_failed` runs failed cells
     again, `fail_fast` stops at the first failed cell, `keep_stale` leaves stale cells as they are,
-    `self_check` cells of the batch are also run unshared and compared.
+    `self_check` cells of the batch are also run unshared and compared. `use_cache`: nodes declared
+    as cached are answered from the node result cache, and their results are kept in it.
     """
 
     time_limit: float | None = None
@@ -81,6 +82,7 @@ class RunOptions:
     fail_fast: bool = False
     keep_stale: bool = False
     self_check: int = 0
+    use_cache: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, as the ledger keeps them with the request."""
@@ -173,6 +175,7 @@ class CellResult:
     error: NodeFailure | None
     duration: float
     node_executions: int
+    cache_hits: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     unshared_reason: str | None = None

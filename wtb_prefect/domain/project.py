@@ -9,6 +9,7 @@ from typing import Any
 
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.identifiers import stable_id
+from wtb_prefect.domain.node_result import CachedNode
 from wtb_prefect.domain.workflow import VariantSpec
 
 
@@ -54,6 +55,7 @@ class ProjectDefinition:
     locations: ProjectLocations
     allowed_types: tuple[type, ...] = ()
     recursion_limit: int = 25
+    cached: tuple[CachedNode, ...] = ()
     context: Any = None
     cwd: str | None = None
 

@@ -104,6 +104,11 @@ class BatchResult:
         return self.report.batch.status
 
     @property
+    def cache_hits(self) -> int:
+        """Visits of nodes behind these cells that the node result cache answered."""
+        return self.report.cache_hits
+
+    @property
     def best(self) -> str | None:
         """The combination with the best mean of the primary metric, among those with every cell
         scored; None without a primary metric."""

@@ -114,6 +114,7 @@ class TestBench:
         share_prefixes: bool = True,
         max_parallel: int | None = None,
         batch_id: str | None = None,
+        use_cache: bool = True,
         on_plan: OnPlan | None = None,
         keep_stale: bool = False,
     ) -> BatchResult:
@@ -128,6 +129,8 @@ class TestBench:
             share_prefixes: run shared prefixes once.
             max_parallel: stretches in flight at once.
             batch_id: a name for the batch, to extend it later. None: made from the request.
+            use_cache: answer nodes declared as cached from the node result cache, and keep their
+                results in it.
             on_plan: called with the plan before anything runs.
             keep_stale: leave done cells as they are whose code, case or files have changed since.
 
@@ -142,7 +145,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
-            options=RunOptions(keep_stale=keep_stale),
+            options=RunOptions(keep_stale=keep_stale, use_cache=use_cache),
         )
         check_not_loading()
         name = _runner(runner)

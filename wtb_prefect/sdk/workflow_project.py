@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from wtb_prefect.domain.evaluation import EvaluatorSpec, Goal
 from wtb_prefect.domain.identifiers import valid_name
+from wtb_prefect.domain.node_result import CachedNode
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
 from wtb_prefect.errors import InvalidInputError
@@ -75,6 +76,7 @@ class WorkflowProject:
         self.cwd = cwd
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
+        self._cached: dict[tuple[str, str | None], CachedNode] = {}
         # Workers import the project again: remember where it was written.
         self._module = sys._getframe(1).f_globals.get("__name__", "__main__")
 
@@ -136,6 +138,40 @@ class WorkflowProject:
             return function
 
         return register if implementation is None else register(implementation)
+
+    def cached(self, node: str, reads: Sequence[str], variant: str | None = None) -> None:
+        """Declares that a node gives the same result for equal code, state keys and files.
+
+        It then runs once for each such combination, and its state writes and file changes are used
+        again: in other cases and repeats, for other combinations, in other batches of the project.
+        The node has to be deterministic. It may depend on nothing but its code (as for `variant`:
+        declare a `version` or `depends_on` for what lies outside its module), the state keys it
+        reads, and the files of its workspace, and may do nothing but return a value and change
+        these files (a store that it writes to is not written again). If its code cannot be
+        identified its results are used within their batch only. A node that runs beside others in
+        a super-step simply runs.
+
+        A node that takes the state as a dict sees only these keys, and asking for another one fails
+        the cell; one that takes a pydantic model or a dataclass gets all of it, and reading an
+        attribute that is not declared goes unnoticed.
+
+        Args:
+            node: the node's name in the graph; inside a mounted subgraph its path, `outer|inner`.
+            reads: the state keys it reads; `[]` if it reads only files.
+            variant: the implementation that is meant; None: all implementations of the node.
+
+        Raises:
+            InvalidInputError: declared already, or not usable as names. Names that the graph does
+                not have are refused when the project is opened.
+        """
+        for part in node.split("|"):
+            valid_name("node", part)
+        if isinstance(reads, str):
+            raise InvalidInputError(f"reads is a list of state keys: reads=[{reads!r}]")
+        if (node, variant) in self._cached:
+            which = node if variant is None else f"{node}={variant}"
+            raise InvalidInputError(f"{which!r} is declared as cached already")
+        self._cached[node, variant] = CachedNode(node=node, reads=tuple(reads), variant=variant)
 
     @overload
     def evaluator(self, function: F) -> F: ...
@@ -228,6 +264,7 @@ class WorkflowProject:
             locations=self.locations,
             allowed_types=self._allowed_types,
             recursion_limit=self._recursion_limit,
+            cached=tuple(self._cached.values()),
             context=self._context,
             cwd=self.cwd,
         )

@@ -67,6 +67,21 @@ class FileTracker(Protocol):
         """The bytes of a blob. Raises `FileTrackingError` naming it if missing or damaged."""
         ...
 
+    def apply(
+        self,
+        changed: Iterable[FileMemento],
+        removed: Iterable[str],
+        root: Path,
+        previous: FileSnapshot,
+    ) -> FileSnapshot:
+        """Makes a change in `root`, of which `previous` is the last snapshot; gives the next one.
+
+        Folders left empty by a removal go too; nothing is written through a symbolic link. Raises
+        `FileTrackingError`: a blob is missing or damaged, a path would leave `root`, or something
+        else is in the way. `root` may then hold a part of the change.
+        """
+        ...
+
     def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
         """Stores given contents as durable blobs and returns their mementos (for case files)."""
         ...

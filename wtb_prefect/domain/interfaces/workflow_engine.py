@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from wtb_prefect.domain.execution import ExecutionState, NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workspace import Workspace
+from wtb_prefect.domain.node_result import NodeResult, NodeStart, ReturnValue
 from wtb_prefect.domain.workflow import TestWorkflow
 
 
@@ -75,6 +76,23 @@ class StepObserver(Protocol):
     def store_opened(self, changed: Callable[[], bytes | None]) -> None:
         """The run has a store; `changed` gives its content, or None if it is as it was when last
         asked."""
+        ...
+
+    async def node_start(self, task_id: str) -> NodeStart | None:
+        """What a task starts with; None if its result can neither be kept nor replaced.
+
+        A task that does not run alone shares its files with its siblings, and one that is tried
+        again finds what it left behind before.
+        """
+        ...
+
+    async def replay(self, result: NodeResult) -> None:
+        """No body runs for the task that started: this earlier result of it is used, and what it
+        did to the files is done again."""
+        ...
+
+    def keep_result(self, task_id: str, value: ReturnValue) -> None:
+        """What the task returned is to be kept, with its files, when its super-step is recorded."""
         ...
 
     async def checkpoint_coming(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ class Workspace(Protocol):
     """One execution's own folder, made on first use.
 
     An execution that never asks for its folder never pays for one: until `path()` is called, its
-    files are exactly those it started with.
+    files are exactly those it started with, and what was replayed.
     """
 
     def path(self) -> Path:
@@ -23,6 +23,19 @@ class Workspace(Protocol):
     @property
     def is_made(self) -> bool:
         """Whether `path()` has been called."""
+        ...
+
+    def replay(
+        self,
+        changed: Iterable[FileMemento],
+        removed: Iterable[str],
+        after: Mapping[str, FileMemento],
+    ) -> None:
+        """Changes the files as a node that was answered from a cache would have done.
+
+        `after` are all files with the change in them: while the folder is not made it will start
+        with these, and nothing is written now. Otherwise the change is made in the folder.
+        """
         ...
 
     def snapshot(self) -> FileSnapshot | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -76,6 +77,33 @@ class LocalFileTracker:
                 shutil.rmtree(staging, ignore_errors=True)
         return FileSnapshot(files=dict(files), stats=stats, taken_ns=started)
 
+    def apply(
+        self,
+        changed: Iterable[FileMemento],
+        removed: Iterable[str],
+        root: Path,
+        previous: FileSnapshot,
+    ) -> FileSnapshot:
+        """Removes, then writes each file beside its place and renames it there.
+
+        What is written gets an mtime that `previous` trusts, so that it is not hashed again.
+        """
+        files, stats = dict(previous.files), dict(previous.stats)
+        mtime = previous.taken_ns - _SETTLED_NS
+        base = os.fspath(root)
+        try:
+            os.makedirs(base, exist_ok=True)  # the workflow may have deleted it
+            for path in removed:
+                _remove_file(base, path)
+                files.pop(path, None)
+                stats.pop(path, None)
+            for memento in changed:
+                stats[memento.path] = self._put_in_place(memento, base, mtime)
+                files[memento.path] = memento
+        except OSError as exc:
+            raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
+        return FileSnapshot(files=files, stats=stats, taken_ns=previous.taken_ns)
+
     def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
         """Stores given contents as durable blobs and returns their mementos (for case files)."""
         contents = dict(files)
@@ -90,6 +118,22 @@ class LocalFileTracker:
     def contents(self, blob_id: BlobId) -> bytes:
         """The bytes of a blob, checked against their hash."""
         return self._blobs.read(blob_id)
+
+    def _put_in_place(self, memento: FileMemento, root: str, mtime_ns: int) -> StatSignature:
+        _check_path(memento.path)
+        _make_folders(root, memento.path)
+        target = f"{root}/{memento.path}"
+        if _is_plain_folder(target):
+            _remove_empty(target)
+        beside = f"{root}/.replaying-{secrets.token_hex(8)}"
+        try:
+            self._write(memento, beside, mtime_ns)
+            os.rename(beside, target)
+        except BaseException:  # whatever happened: half a file must not stay
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+        return _signature(os.lstat(target))  # renaming changes the ctime
 
     def _write(self, memento: FileMemento, target: str, mtime_ns: int) -> StatSignature:
         if memento.is_symlink:
@@ -258,6 +302,47 @@ def _checked_folders(paths: Mapping[str, object]) -> list[str]:
         if folder in paths:
             raise FileTrackingError(f"{folder!r} is recorded both as a file and as a folder")
     return sorted(folders)
+
+
+def _parents(path: str) -> list[str]:
+    """The folders a path lies in, the innermost first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def _is_plain_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _remove_file(root: str, path: str) -> None:
+    """Removes a file or link, and the folders that are empty then: only files are remembered."""
+    _check_path(path)
+    folders = [f"{root}/{folder}" for folder in _parents(path)]
+    if not all(map(_is_plain_folder, folders)):
+        return  # there is no such file any more
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{root}/{path}")
+    for folder in folders:
+        try:
+            os.rmdir(folder)
+        except OSError:  # not empty
+            return
+
+
+def _remove_empty(folder: str) -> None:
+    """Removes a folder that holds nothing but folders; raises `OSError` if it holds a file."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        os.rmdir(parent)
+
+
+def _make_folders(root: str, path: str) -> None:
+    """The folders a path needs; never one behind a link, which may lead out of the workspace."""
+    for folder in reversed(_parents(path)):
+        place = f"{root}/{folder}"
+        if not os.path.lexists(place):
+            os.mkdir(place)
+        elif not _is_plain_folder(place):
+            raise FileTrackingError(f"{folder!r} is in the way of {path!r}: it is no folder")
 
 
 def _make_staging(parent: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ class BodyContext:
     """The run a node body belongs to.
 
     `log` takes what its code prints and logs; `label` names code that is no node (an evaluator).
+    `at_end` is closed when the run ends, in whatever way.
     """
 
     workspace: Workspace
@@ -35,6 +37,7 @@ class BodyContext:
     gate_hits: list[GateHit] = field(default_factory=list)
     log: CellLog | None = None
     label: str | None = None
+    at_end: ExitStack = field(default_factory=ExitStack)
 
 
 body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")

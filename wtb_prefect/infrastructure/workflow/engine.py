@@ -63,6 +63,7 @@ from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecut
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
 from wtb_prefect.infrastructure.workflow.questions import Questions
 from wtb_prefect.infrastructure.workflow.recursion import check_limit
+from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
@@ -92,6 +93,7 @@ class LangGraphEngine:
         store: LangGraphCheckpointStore,
         surroundings: ProcessSurroundings,
         recursion_limit: int = RECURSION_LIMIT,
+        cache: ResultCache | None = None,
     ) -> None:
         self._surroundings = surroundings
         self._source = source
@@ -99,6 +101,7 @@ class LangGraphEngine:
         self._originals = {node.name: node.fingerprint for node in workflow.nodes}
         self._variants = {(variant.node, variant.name): variant for variant in variants}
         self._saver = RecordingSaver(store.saver)
+        self._cache = cache
         # Calls of one bench may run in several threads, each with a loop of its own.
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self._recursion_limit = recursion_limit
@@ -176,6 +179,7 @@ class LangGraphEngine:
             return Stop(kind=StopKind.FAILED, error=failure_of(exc, None))
         finally:
             turn.give_up()
+            context.at_end.close()
             self._saver.unwatch(request.thread_id)
             body_context.reset(token)
         if unanswered and not context.gate_hits:
@@ -360,4 +364,7 @@ class LangGraphEngine:
 
     def _executor_of(self, node: str, variant: str) -> NodeExecutor:
         """How calls of this implementation are carried out."""
-        return self._surroundings.executor(DefaultNodeExecutor())
+        executor = self._surroundings.executor(DefaultNodeExecutor())
+        if self._cache is not None:
+            executor = self._cache.wrap(executor, node, variant, self.variant_fingerprint)
+        return executor

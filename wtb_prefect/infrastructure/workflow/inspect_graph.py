@@ -38,18 +38,24 @@ def describe(
 
     `store` is what the store it was compiled with holds at the start of every execution.
     """
-    context = fingerprint_code(source.context)
+    around = surroundings(source, store)
     own = _graph_fingerprint(source.builder)
-    opaque = OPAQUE if OPAQUE in (own[0], context[0]) else ""
-    content = None if store is None else hashlib.sha256(store).hexdigest()
+    opaque = OPAQUE if OPAQUE in (own[0], around[0]) else ""
     return TestWorkflow(
         workflow_id=workflow_id,
         name=name,
         import_path=import_path,
-        fingerprint=opaque + digest(own, context, content),
+        fingerprint=opaque + digest(own, around),
         nodes=tuple(_nodes(source.builder)),
         edges=tuple(_edges(source.builder, "", ())),
     )
+
+
+def surroundings(source: GraphSource, store: bytes | None) -> str:
+    """What identifies the runtime context, and what the store holds at the start."""
+    context = fingerprint_code(source.context)
+    content = None if store is None else hashlib.sha256(store).hexdigest()
+    return (OPAQUE if context[0] == OPAQUE else "") + digest(context, content)
 
 
 def opened(builder: type_builder, path: str = "") -> Iterator[tuple[str, type_builder]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
@@ -37,8 +39,15 @@ class FolderWorkspaces:
         )
 
     def sweep(self) -> None:
-        """Deletes what `remove` has put aside, in this process or another."""
-        _delete(self._root / _ASIDE)
+        """Deletes what `remove` has put aside, in this process or another.
+
+        Another batch of the project may be putting folders aside meanwhile: they get a name of
+        their own first. Names left by a sweep that was killed are swept too.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            (self._root / _ASIDE).rename(self._root / f"{_ASIDE}-{secrets.token_hex(8)}")
+        for found in self._root.glob(f"{_ASIDE}-*"):
+            _delete(found)
 
 
 class FolderWorkspace:
@@ -66,6 +75,19 @@ class FolderWorkspace:
     def is_made(self) -> bool:
         """Whether `path()` has been called."""
         return self._last is not None
+
+    def replay(
+        self,
+        changed: Iterable[FileMemento],
+        removed: Iterable[str],
+        after: Mapping[str, FileMemento],
+    ) -> None:
+        """Changes the files; while there is no folder only what it will start with."""
+        with self._lock:
+            if self._last is None:
+                self._start = after
+            else:
+                self._last = self._tracker.apply(changed, removed, self._folder, self._last)
 
     def snapshot(self) -> FileSnapshot | None:
         """What the folder holds now; a folder that the workflow deleted holds nothing."""
@@ -99,10 +121,11 @@ class FolderWorkspace:
             if shutil.disk_usage(self._root).free > _ROOMY_BYTES:
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 self._folder.rename(aside)
-        except FileNotFoundError:
-            return  # never made, or deleted by the workflow itself
+                return
         except OSError:
-            pass  # a read-only folder cannot be moved: deleting knows what to do
+            # Read-only, deleted by the workflow itself, or swept by another process just now:
+            # deleting knows what to do.
+            pass
         _delete(self._folder)
 
 
@@ -131,6 +154,8 @@ def _delete(folder: Path) -> None:
             _delete_tree(folder)
         else:
             folder.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return  # another process is deleting it too
     except OSError as exc:
         raise FileTrackingError(f"cannot delete the workspace {str(folder)!r}: {exc}") from exc
 
