@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from generated.blueprint import Mount, Request, type_builder
-from generated.state import CALLS, Context
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
+from generated.blueprint import Mount, Request, type_builder
+from generated.state import CALLS, Context
 from wtb_prefect.infrastructure.workflow.body_context import BodyContext, body_context
 
 LIMIT = 25

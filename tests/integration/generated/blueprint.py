@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from generated.bodies import Body, Flaky, count, handler, make_body
-from generated.state import Brief, Context, schema
 from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import StateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import CachePolicy, RetryPolicy, Send
+
+from generated.bodies import Body, Flaky, count, handler, make_body
+from generated.state import Brief, Context, schema
 
 type_builder = StateGraph[Any, Any, Any, Any]
 
@@ -233,4 +234,3 @@ class Request(Brief):
         """The one case."""
         case: dict[str, Any] = {"id": "c", "state": {"log": ["in"]}}
         return {**case, "answers": list(self.answers)} if self.answers else case
-

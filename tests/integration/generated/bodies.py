@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generated.state import CALLS, Brief, Context
 from langchain_core.messages import AIMessage
 from langgraph.config import get_config, get_store
 from langgraph.errors import NodeError
 from langgraph.runtime import get_runtime
 from langgraph.types import Command, interrupt
 
+from generated.state import CALLS, Brief, Context
 from wtb_prefect import current_workspace
 
 

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from generated.blueprint import Blueprint, Branch, Fan, Loop, Mount, Place, Request
-from generated.bodies import Body
 from hypothesis import strategies as st
 from langgraph.graph import END, START
+
+from generated.blueprint import Blueprint, Branch, Fan, Loop, Mount, Place, Request
+from generated.bodies import Body
 
 KEYS = ("messages", "delta", "store", "context", "steps left", "last step")
 """Features that a node may use; the others are shapes of graphs."""
@@ -309,9 +310,7 @@ def _varies(node: Body | Mount, features: frozenset[str]) -> bool:
     return node.counted and (isinstance(node, Body) or "mount variant" in features)
 
 
-def _variant(
-    draw: Any, features: frozenset[str], old: Body | Mount, name: str
-) -> Body | Mount:
+def _variant(draw: Any, features: frozenset[str], old: Body | Mount, name: str) -> Body | Mount:
     is_async, odd = draw(st.booleans()), draw(st.integers(0, 9)) == 0
     if isinstance(old, Mount):
         # A function instead of the graph; where the graph decides what follows, it has to as well.
