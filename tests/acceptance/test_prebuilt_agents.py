@@ -1,4 +1,4 @@
-"""LangGraph's own agents, and supervisor and swarm graphs of them, with models that follow a script.
+"""LangGraph's own agents, supervisors and swarms, with models that follow a script.
 
 Each is run by the bench with and without sharing, and by LangGraph alone with the agents built the
 other way: messages, path and status are the same.
@@ -164,7 +164,7 @@ def batch(
         project.variant(path, "other", implementation, version="1")
     with TestBench(project) as bench:
         result = bench.batch(
-            matrix=dict.fromkeys(others, ["original", "other"]),
+            matrix={path: ["original", "other"] for path in others},
             cases=[{"id": "c", "state": QUESTION}],
             runner="inline",
             share_prefixes=share,

@@ -98,6 +98,6 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(
             shutil.rmtree(folder)
 
     check()
-    if not family == "mixed":
+    if family != "mixed":
         assert tally.shareable >= number // 3
         assert tally.shared >= 0.9 * tally.shareable
