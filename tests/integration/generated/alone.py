@@ -77,6 +77,7 @@ class _Run:
         self.graph = builder.compile(checkpointer=InMemorySaver(), **resources)
         self.folder = folder
         self.config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": LIMIT}
+        self.answers = [] if callable(request.answers) else list(request.answers)
         self.top: Level = defaultdict(list)
         self.visits: dict[str, Visit] = {}
         self.newest: dict[tuple[str, ...], Visit] = {}
@@ -87,11 +88,10 @@ class _Run:
         token = body_context.set(BodyContext(_Folder(self.folder)))
         status, error = "completed", None
         given: Any = {"log": ["in"]}
-        answers = list(self.request.answers)
         try:
             while given is not None:
                 await self._stream(given)
-                given = await self._resume(answers)
+                given = await self._resume()
             if (await self.graph.aget_state(self.config)).next:
                 status = "paused"
         except Exception as exc:
@@ -110,11 +110,16 @@ class _Run:
             if event["type"] == "task":
                 self._begun(namespace, event["step"], event["payload"])
 
-    async def _resume(self, answers: list[str]) -> Command[Any] | None:
+    async def _resume(self) -> Command[Any] | None:
         """The k-th question gets the k-th answer; open at the same time: in the tasks' order."""
         state = await self.graph.aget_state(self.config)
         questions = [question for task in state.tasks for question in task.interrupts]
-        given = {question.id: answers.pop(0) for question in questions if answers}
+        given: dict[str, str] = {}
+        for question in questions:
+            if callable(self.request.answers):
+                given[question.id] = self.request.answers(question.value)
+            elif self.answers:
+                given[question.id] = self.answers.pop(0)
         return Command(resume=given) if given else None
 
     def _begun(self, namespace: tuple[str, ...], step: int, task: Mapping[str, Any]) -> None:

@@ -227,10 +227,11 @@ class Request(Brief):
     blueprint: Blueprint
     variants: tuple[Body | Mount, ...]
     matrix: Any
-    answers: tuple[str, ...] = ()
+    answers: tuple[str, ...] | Callable[[Any], str] = ()
     racy: bool = False
 
     def case(self) -> dict[str, Any]:
         """The one case."""
         case: dict[str, Any] = {"id": "c", "state": {"log": ["in"]}}
-        return {**case, "answers": list(self.answers)} if self.answers else case
+        answers = self.answers if callable(self.answers) else list(self.answers)
+        return {**case, "answers": answers} if answers else case

@@ -115,6 +115,11 @@ def handler(body: Body) -> Callable[..., Any]:
     return handle
 
 
+def answer_to(question: Any) -> str:
+    """Answers that are a function of the question."""
+    return f"yes {question}"
+
+
 def _begin(body: Body) -> list[str]:
     count(body)
     return [str(interrupt(f"{body.name}:{body.variant}:{k}")) for k in range(body.asks)]

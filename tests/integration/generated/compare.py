@@ -101,7 +101,10 @@ def _batch(bench: TestBench, request: Request, *, share_prefixes: bool = True) -
     recorded = {
         e.execution_id: e.node_executions for cell in result.cells for e in _lineage(bench, cell)
     }
-    assert sum(recorded.values()) == result.node_executions
+    reasons = share_prefixes and {cell.unshared_reason for cell in result.cells} - {None}
+    # What ran before something turned out not to be shareable is behind no cell.
+    wasted = result.node_executions - sum(recorded.values())
+    assert wasted >= 0 if reasons else wasted == 0
     return result
 
 

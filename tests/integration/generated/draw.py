@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from langgraph.graph import END, START
 
 from generated.blueprint import Blueprint, Branch, Fan, Loop, Mount, Place, Request
-from generated.bodies import Body
+from generated.bodies import Body, answer_to
 
 KEYS = ("messages", "delta", "store", "context", "steps left", "last step")
 """Features that a node may use; the others are shapes of graphs."""
@@ -299,7 +299,7 @@ def requests(draw: Any, features: Collection[str]) -> Request:
         maker.made,
         tuple(variants),
         draw(_matrices(variants)),
-        answers=_answers(draw, used, everything, variants),
+        answers=_answers(draw, used),
         racy=racy,
     )
 
@@ -339,21 +339,11 @@ def _matrices(variants: Sequence[Body | Mount]) -> st.SearchStrategy[Any]:
     return st.one_of(st.just(dict.fromkeys(choices, "*")), explicit)
 
 
-def _answers(
-    draw: Any,
-    features: frozenset[str],
-    nodes: Sequence[Body | Mount],
-    variants: Sequence[Body | Mount],
-) -> tuple[str, ...]:
-    """Different answers, except where a question may be open beside a node that is varied: which
-    of the two is asked first then depends on sharing."""
+def _answers(draw: Any, features: frozenset[str]) -> tuple[str, ...] | Callable[[Any], str]:
+    """A list, long enough or not, or a function of the question."""
     if "questions" not in features:
         return ()
+    if draw(st.booleans()):
+        return answer_to
     enough = 100 if "pause" not in features else draw(st.sampled_from((1, 2, 4, 100)))
-    beside = any(isinstance(node, Body) and node.asks and not node.alone for node in nodes)
-    alike = beside and any(not _alone(node) for node in variants)
-    return tuple("A" if alike else f"A{number}" for number in range(enough))
-
-
-def _alone(node: Body | Mount) -> bool:
-    return node.alone if isinstance(node, Body) else node.last
+    return tuple(f"A{number}" for number in range(enough))
