@@ -17,48 +17,35 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 EXAMPLES = int(os.environ.get("WTB_FUZZ_EXAMPLES", "0"))
 """More, random examples on demand, over all families; without it the same ones every time."""
 
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "inner variant",  # variants of nodes in mounted graphs
-        "questions",  # `Case.answers`
-        "context",  # `WorkflowProject(context=...)`
-        "store",
-        "cache",
-        "delta",
-        "memory",
-    }
-)
-"""Features of graphs that the engine does not run yet: not generated."""
+NOT_YET: frozenset[str] = frozenset({"limits after questions"})
+"""Features that the engine does not run like LangGraph yet: not generated.
+
+- `limits after questions`: LangGraph counts super-steps from the newest answer.
+"""
 
 SHAPES = frozenset({"send", "command", "defer", "retry", "handler", "timeout", "errors"})
 SUBGRAPHS = frozenset(
-    {
-        "subgraph",
-        "inner variant",
-        "mount variant",
-        "memory",
-        "called",
-        "parent command",
-        "send",
-        "command",
-        "errors",
-    }
-)
+    ("subgraph", "inner variant", "mount variant", "memory", "called", "parent command")
+) | {"send", "command", "errors"}
 QUESTIONS = frozenset({"questions", "questions beside", "pause", "subgraph", "inner variant"})
-STATES = frozenset(
-    {"messages", "delta", "store", "context", "cache", "steps left", "last step", "recursion"}
-)
-MIXED = SHAPES | SUBGRAPHS | QUESTIONS | STATES | {"errors beside"}
-"""Everything at once: for the slow target."""
+STATES = frozenset({"messages", "delta", "store", "context", "cache"})
+LIMITS = frozenset({"steps left", "last step", "recursion", "command", "errors"})
+MIXED = SHAPES | SUBGRAPHS | QUESTIONS | STATES | {"errors beside", "recursion"}
 
 FAMILIES: dict[str, tuple[frozenset[str], int]] = {
-    "plain": (frozenset(), 40),
-    "shapes": (SHAPES, 60),
-    "subgraphs": (SUBGRAPHS, 60),
-    "questions": (QUESTIONS, 40),
-    "states": (STATES, 40),
-    "mixed": (MIXED, 20),
+    "plain": (frozenset(), 30),
+    "shapes": (SHAPES, 40),
+    "subgraphs": (SUBGRAPHS, 50),
+    "questions": (QUESTIONS | {"limits after questions"}, 30),
+    "states": (STATES | {"subgraph", "inner variant"}, 30),
+    "limits": (LIMITS, 20),
+    "limits in subgraphs": (LIMITS | {"subgraph", "inner variant"}, 10),
+    "mixed": (MIXED, 30),
 }
+"""Which features a graph of the family may have, and how many graphs are run every time."""
+
+SELDOM_SHARED = frozenset({"limits in subgraphs", "mixed"})
+"""Families in which most graphs have something that cannot be shared."""
 
 
 @pytest.fixture
@@ -98,6 +85,6 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(
             shutil.rmtree(folder)
 
     check()
-    if family != "mixed":
-        assert tally.shareable >= number // 3
-        assert tally.shared >= 0.9 * tally.shareable
+    assert tally.shareable >= number // 4
+    if family not in SELDOM_SHARED:
+        assert tally.shared >= 0.8 * tally.shareable

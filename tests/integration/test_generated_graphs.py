@@ -133,7 +133,7 @@ def test_answers_in_the_order_of_tasks(tmp_path: Path) -> None:
         },
         edges=[(START, "n0"), ("n0", "n1"), ("n0", "n2"), ("n1", "n3"), ("n2", "n3")],
     )
-    enough = Request(blueprint, (), [{}], answers=("A0", "A1", "A2", "A3"))
+    enough = Request(blueprint, (), [{}], answers=4)
     run = run_alone(enough, {}, tmp_path / "enough")
     assert [":".join(note.split(":")[3:]) for note in run.state["log"][1:]] == [
         "A0",
@@ -142,7 +142,7 @@ def test_answers_in_the_order_of_tasks(tmp_path: Path) -> None:
         "",
     ]
     assert run.bodies == 2 + 2 + 3 + 1
-    paused = run_alone(Request(blueprint, (), [{}], answers=("A0",)), {}, tmp_path / "paused")
+    paused = run_alone(Request(blueprint, (), [{}], answers=1), {}, tmp_path / "paused")
     assert paused.status == "paused"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt, StateSnapshot
 
 from generated.blueprint import Mount, Request, type_builder
 from generated.state import CALLS, Context
@@ -77,7 +77,7 @@ class _Run:
         self.graph = builder.compile(checkpointer=InMemorySaver(), **resources)
         self.folder = folder
         self.config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": LIMIT}
-        self.answers = [] if callable(request.answers) else list(request.answers)
+        self.answers = request.listed()
         self.top: Level = defaultdict(list)
         self.visits: dict[str, Visit] = {}
         self.newest: dict[tuple[str, ...], Visit] = {}
@@ -112,10 +112,9 @@ class _Run:
 
     async def _resume(self) -> Command[Any] | None:
         """The k-th question gets the k-th answer; open at the same time: in the tasks' order."""
-        state = await self.graph.aget_state(self.config)
-        questions = [question for task in state.tasks for question in task.interrupts]
+        state = await self.graph.aget_state(self.config, subgraphs=True)
         given: dict[str, str] = {}
-        for question in questions:
+        for question in _questions(state):
             if callable(self.request.answers):
                 given[question.id] = self.request.answers(question.value)
             elif self.answers:
@@ -144,6 +143,16 @@ class _Run:
         _, tasks = CALLS.take_both()
         for task, calls in tasks.items():
             self.visits[task].calls += calls
+
+
+def _questions(state: StateSnapshot) -> list[Interrupt]:
+    """In the order of the tasks, also of those inside a mounted graph: the task of the graph
+    itself has them in the order in which they were asked, which differs from run to run."""
+    found: list[Interrupt] = []
+    for task in state.tasks:
+        inside = isinstance(task.state, StateSnapshot)
+        found += _questions(task.state) if inside else task.interrupts
+    return found
 
 
 @dataclass(frozen=True)

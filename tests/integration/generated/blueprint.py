@@ -27,7 +27,7 @@ class Place(Brief):
 
     retry: bool = False
     handled: bool = False
-    timeout: bool = False
+    timeout: float | None = None
     cached: bool = False
     defer: bool = False
     destinations: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ class Blueprint(Brief):
         if place.retry:
             declared["retry_policy"] = ONE_MORE
         if place.timeout:
-            declared["timeout"] = 0.02
+            declared["timeout"] = place.timeout
         if place.cached:
             declared["cache_policy"] = CachePolicy(key_func=_total_of)
         if place.handled:
@@ -222,16 +222,22 @@ def _total_of(state: Any) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Request(Brief):
-    """A graph, the variants of its nodes, a matrix over them, and the answers to its questions."""
+    """A graph, the variants of its nodes, a matrix over them, and the answers to its questions: so
+    many of a list, or a function."""
 
     blueprint: Blueprint
     variants: tuple[Body | Mount, ...]
     matrix: Any
-    answers: tuple[str, ...] | Callable[[Any], str] = ()
+    answers: int | Callable[[Any], str] = 0
     racy: bool = False
 
     def case(self) -> dict[str, Any]:
         """The one case."""
         case: dict[str, Any] = {"id": "c", "state": {"log": ["in"]}}
-        answers = self.answers if callable(self.answers) else list(self.answers)
-        return {**case, "answers": answers} if answers else case
+        if callable(self.answers):
+            return {**case, "answers": self.answers}
+        return {**case, "answers": self.listed()} if self.answers else case
+
+    def listed(self) -> list[str]:
+        """The answers of a list."""
+        return [] if callable(self.answers) else [f"A{k}" for k in range(self.answers)]

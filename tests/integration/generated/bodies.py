@@ -33,7 +33,8 @@ class Body(Brief):
 
     `alone`: no other node runs at the same time, at any level. `shared` appends to a file of all,
     `removes` deletes one. `goto`: chooses its successor by a Command, `parent`: in the graph above.
-    `asks` questions, `fails` as often before it succeeds, `hangs` for ever, `pure`: its output
+    `asks` questions, `fails` as often before it succeeds, `timed`: has a time limit,
+    `hangs` for ever, `pure`: its output
     depends on the total alone, so that a cache may answer. `uses`: store, context, and extra state
     keys. `counted`: False inside of a graph that a node calls by itself.
     """
@@ -49,6 +50,7 @@ class Body(Brief):
     parent: bool = False
     asks: int = 0
     fails: int = 0
+    timed: bool = False
     hangs: bool = False
     pure: bool = False
     uses: tuple[str, ...] = ()
@@ -77,8 +79,8 @@ def make_body(body: Body) -> Callable[..., Any]:
         return _finish(body, state, answers, [item.key for item in known])
 
     async def awork(state: dict[str, Any]) -> Any:
-        await asyncio.sleep(3600 if body.hangs else 0)
         answers = _begin(body)
+        await asyncio.sleep(3600 if body.hangs else 0)
         known: list[Any] = []
         if "store" in body.uses:
             store = get_store()

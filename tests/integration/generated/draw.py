@@ -17,6 +17,9 @@ from generated.bodies import Body, answer_to
 KEYS = ("messages", "delta", "store", "context", "steps left", "last step")
 """Features that a node may use; the others are shapes of graphs."""
 
+LIMITS = frozenset({"steps left", "last step", "recursion"})
+"""Features that see how many super-steps may follow."""
+
 DEEPEST = 2
 """Levels of graphs below the top one."""
 
@@ -61,7 +64,7 @@ class Maker:
     def path_of(self, name: str) -> str:
         return f"{self.path}|{name}" if self.path else name
 
-    def node(self, *, alone: bool, plain: bool = False, following: bool = False) -> str:
+    def node(self, *, alone: bool, plain: bool = False) -> str:
         """A function, or a graph mounted in its place."""
         deep = self.depth >= DEEPEST or plain
         if not deep and self.counted and self.has("subgraph", 4):
@@ -102,7 +105,9 @@ class Maker:
                 body.node, is_async=body.is_async, alone=alone, pure=True, counted=body.counted
             )
         if alone and self.has("timeout", 9):
-            return Place(timeout=True), replace(body, is_async=True, hangs=self.draw(st.booleans()))
+            hangs = self.draw(st.booleans())
+            seconds = 0.02 if hangs else 30.0  # a busy machine makes nobody else late
+            return Place(timeout=seconds), replace(body, is_async=True, timed=True, hangs=hangs)
         asks = self.draw(st.integers(1, 2)) if self.asks(alone=alone) else 0
         raises = (alone or "errors beside" in self.features) and self.has("errors", 12)
         return Place(), replace(body, asks=asks, raises=raises)
@@ -144,7 +149,7 @@ class Maker:
 
     def graph(self, most: int) -> str:
         """A whole graph of one to `most` blocks; gives its last node."""
-        end = self.node(alone=True)
+        end = self.node(alone=True, plain=not self.path)  # something there is to vary
         self.made.edges.append((START, end))
         for _ in range(self.draw(st.integers(1, most))):
             end = self.draw(st.sampled_from(self.blocks()))(end)
@@ -280,8 +285,9 @@ class Maker:
 @st.composite
 def requests(draw: Any, features: Collection[str]) -> Request:
     """A graph of one to three blocks with some of the features, and a matrix over its nodes."""
-    known = sorted(features)
-    used = frozenset(draw(st.sets(st.sampled_from(known), min_size=1))) if known else frozenset()
+    used = frozenset(feature for feature in sorted(features) if draw(st.integers(0, 2)))
+    if "questions" in used and "limits after questions" not in features:
+        used -= LIMITS
     maker = Maker(draw, used, itertools.count())
     maker.graph(2 if "subgraph" in used else 3)
     nodes = {path: node for path, node in maker.made.all_nodes().items() if _varies(node, used)}
@@ -321,12 +327,11 @@ def _variant(draw: Any, features: frozenset[str], old: Body | Mount, name: str) 
     return replace(
         old,
         variant=name,
-        is_async=is_async or old.hangs,
+        is_async=is_async or old.timed,
         shared=old.alone and not old.pure and draw(st.booleans()),
         removes=None,
         raises=(old.alone or "errors beside" in features) and odd,
         asks=draw(st.integers(0, 2)) if asks and not old.pure and not old.fails else 0,
-        hangs=False,
     )
 
 
@@ -339,11 +344,10 @@ def _matrices(variants: Sequence[Body | Mount]) -> st.SearchStrategy[Any]:
     return st.one_of(st.just(dict.fromkeys(choices, "*")), explicit)
 
 
-def _answers(draw: Any, features: frozenset[str]) -> tuple[str, ...] | Callable[[Any], str]:
+def _answers(draw: Any, features: frozenset[str]) -> int | Callable[[Any], str]:
     """A list, long enough or not, or a function of the question."""
     if "questions" not in features:
-        return ()
+        return 0
     if draw(st.booleans()):
         return answer_to
-    enough = 100 if "pause" not in features else draw(st.sampled_from((1, 2, 4, 100)))
-    return tuple(f"A{number}" for number in range(enough))
+    return 100 if "pause" not in features else int(draw(st.sampled_from((1, 2, 4, 100))))
