@@ -1,0 +1,1 @@
+"""Whole graphs, made up: what they are, how they are drawn, what plain LangGraph makes of them."""
