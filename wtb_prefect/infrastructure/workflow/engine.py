@@ -364,7 +364,7 @@ class LangGraphEngine:
 
     def _executor_of(self, node: str, variant: str) -> NodeExecutor:
         """How calls of this implementation are carried out."""
-        executor = self._surroundings.executor(DefaultNodeExecutor())
+        executor: NodeExecutor = DefaultNodeExecutor()
         if self._cache is not None:
             executor = self._cache.wrap(executor, node, variant, self.variant_fingerprint)
-        return executor
+        return self._surroundings.executor(executor)
