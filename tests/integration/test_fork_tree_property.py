@@ -17,12 +17,6 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 EXAMPLES = int(os.environ.get("WTB_FUZZ_EXAMPLES", "0"))
 """More, random examples on demand, over all families; without it the same ones every time."""
 
-NOT_YET: frozenset[str] = frozenset({"limits after questions"})
-"""Features that the engine does not run like LangGraph yet: not generated.
-
-- `limits after questions`: LangGraph counts super-steps from the newest answer.
-"""
-
 SHAPES = frozenset({"send", "command", "defer", "retry", "handler", "timeout", "errors"})
 SUBGRAPHS = frozenset(
     ("subgraph", "inner variant", "mount variant", "memory", "called", "parent command")
@@ -75,7 +69,7 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(requests(features - NOT_YET))
+    @given(requests(features))
     def check(request: Request) -> None:
         folder = Path(tempfile.mkdtemp(dir=memory_folder))
         try:

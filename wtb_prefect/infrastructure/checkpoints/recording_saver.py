@@ -27,7 +27,7 @@ from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
 from wtb_prefect.infrastructure.secrets import mask_secrets
 from wtb_prefect.infrastructure.workflow.compile_graph import Level, path_of
-from wtb_prefect.infrastructure.workflow.recursion import check_limit
+from wtb_prefect.infrastructure.workflow.recursion import StepBudget
 from wtb_prefect.infrastructure.workflow.same_value import comes_back
 from wtb_prefect.infrastructure.workflow.turns import Turn
 
@@ -46,7 +46,7 @@ class Watch:
     observer: StepObserver
     turn: Turn
     levels: Mapping[str, Level]
-    limit: int
+    budget: StepBudget
     steps: dict[str, int] = field(default_factory=dict)
     order: asyncio.Lock = field(default_factory=asyncio.Lock)
     replayed: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -181,7 +181,7 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
                     )
                 )
         if namespace:
-            check_limit(metadata["step"], watch.limit)
+            watch.budget.check(metadata["step"])
         return saved
 
     async def aput_writes(

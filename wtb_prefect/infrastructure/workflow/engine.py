@@ -61,8 +61,8 @@ from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor, NodeExecutor
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
-from wtb_prefect.infrastructure.workflow.questions import Questions
-from wtb_prefect.infrastructure.workflow.recursion import check_limit
+from wtb_prefect.infrastructure.workflow.questions import Questions, newest_answer
+from wtb_prefect.infrastructure.workflow.recursion import StepBudget
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
@@ -162,7 +162,8 @@ class LangGraphEngine:
         """See `WorkflowEngine.advance`."""
         compiled = self._graph(request.choices, request.gated)
         turn = Turn(self._lines.setdefault(asyncio.get_running_loop(), Line()))
-        watch = Watch(observer, turn, compiled.levels, self._recursion_limit)
+        budget = StepBudget(self._recursion_limit, newest_answer(request.answered))
+        watch = Watch(observer, turn, compiled.levels, budget)
         watch.steps[""] = request.step
         log = self._surroundings.log_of(request.thread_id)
         context = BodyContext(request.workspace, observer, log=log)
@@ -226,6 +227,8 @@ class LangGraphEngine:
             watch.interrupted = False
             watch.replayed.clear()
             config["configurable"].pop(CONFIG_KEY_RESUMING, None)
+            config["recursion_limit"] = self._recursion_limit
+            watch.budget.begun = watch.steps[""]
             given = Command(resume=answers)
 
     async def _stream(
@@ -245,9 +248,9 @@ class LangGraphEngine:
                     pass
             except GraphRecursionError:
                 # Names the limit of the whole path, not what was left of it.
-                check_limit(watch.steps[""], self._recursion_limit)
+                watch.budget.check(watch.steps[""])
                 raise
-        check_limit(watch.steps[""], self._recursion_limit)
+        watch.budget.check(watch.steps[""])
 
     def _config(self, request: Advance, watch: Watch) -> RunnableConfig:
         store: Any = self._source.store
@@ -271,7 +274,7 @@ class LangGraphEngine:
             configurable[CONFIG_KEY_RESUMING] = False
         return {
             "configurable": configurable,
-            "recursion_limit": self._steps_left(request.step),
+            "recursion_limit": self._steps_left(request.step, watch.budget),
             "run_name": request.trace.name or self._source.name or "LangGraph",
             "tags": list(request.trace.tags),
             "metadata": dict(request.trace.metadata),
@@ -284,7 +287,7 @@ class LangGraphEngine:
         if "triggers" not in event or level is None or event["name"] not in level.nodes:
             return
         if not namespace:
-            check_limit(watch.steps[""], self._recursion_limit)
+            watch.budget.check(watch.steps[""])
             watch.turn.give_up()
         prefix = path_of(namespace)
         name = event["name"]
@@ -302,12 +305,12 @@ class LangGraphEngine:
             watch.fault = watch.fault or exc
             raise
 
-    def _steps_left(self, step: int) -> int:
+    def _steps_left(self, step: int, budget: StepBudget) -> int:
         """What nodes that ask how many steps are left have to be told. Subgraphs inherit the
         number, so the limit stays whole where nobody asks."""
         if step < 0 or not self._counts_steps:
-            return self._recursion_limit
-        return max(1, self._recursion_limit - step - 2)
+            return budget.limit
+        return budget.left(step)
 
     def _gate_stop(
         self, thread: str, compiled: CompiledWorkflow, context: BodyContext, watch: Watch
@@ -323,7 +326,7 @@ class LangGraphEngine:
             reason = reason or _ORDERED
         if watch.handled_error:
             reason = reason or _HANDLED
-        if self._counts_steps and self._recursion_limit - watch.steps[""] < 3:
+        if self._counts_steps and watch.budget.left(watch.steps[""]) < 2:
             reason = reason or _FEW_STEPS
         paths = tuple(dict.fromkeys(hit.path for hit in context.gate_hits))
         return Stop(kind=StopKind.GATE, gates=paths, not_shareable=reason)

@@ -9,14 +9,15 @@ from typing import Any
 from langgraph.types import StateSnapshot
 
 from wtb_prefect.domain.interfaces.workflow_engine import AnswerSource, StepObserver
+from wtb_prefect.infrastructure.workflow.recursion import BEFORE_INPUT
 
 
 class Questions:
     """The questions of one run, each with the place it has among those of the execution.
 
     LangGraph's id of a question is that of its task: a node that asks twice asks under one id, and
-    runs from its beginning for each answer. A question is therefore named by checkpoint, id and
-    how often that id was answered here. The same name gets the same answer again, also in a
+    runs from its beginning for each answer. A question is therefore named by step, checkpoint, id
+    and how often that id was answered here. The same name gets the same answer again, also in a
     process that goes on after a crash, where unfinished nodes ask from their first question on.
     """
 
@@ -38,7 +39,8 @@ class Questions:
         found: dict[str, Any] = {}
         if self._source is None:
             return found
-        head = snapshot.config["configurable"]["checkpoint_id"]
+        step = (snapshot.metadata or {})["step"]
+        head = f"{step}/{snapshot.config['configurable']['checkpoint_id']}"
         for question in snapshot.interrupts:
             prefix = f"{head}/{question.id}"
             name = f"{prefix}/{self._asked[prefix]}"
@@ -51,3 +53,8 @@ class Questions:
         if found:
             self._observer.answered(dict(self._answered))
         return found
+
+
+def newest_answer(answered: Mapping[str, int]) -> int:
+    """The step at which the newest answer was given; before the input if none was."""
+    return max((int(name.partition("/")[0]) for name in answered), default=BEFORE_INPUT)
