@@ -145,6 +145,27 @@ class TestMocks:
         assert cell.state["log"] == ["a0", "canned", "c2"]
         assert CALLS == {"a": 1, "c": 1}
 
+    def test_a_node_inside_a_subgraph(self, open_bench: Open) -> None:
+        bench = open_bench(line(b=line(a=body("x"), b=body("y"), c=body("z")).compile()))
+        result = run(bench, mocks={"b|b": {"log": ["canned"]}})
+        cell = only(result)
+        assert "canned" in cell.state["log"]
+        assert CALLS == {"a": 1, "x": 1, "z": 1, "c": 1}
+        assert result.node_executions == 4
+        found = read_boundaries(bench.session.open_uow, str(cell.execution_id))
+        assert [(b.node, b.calls, b.cached) for b in found if b.variant == "mock"] == [
+            ("b|b", 0, False)
+        ]
+        with pytest.raises(NotFoundError, match=r"no node to mock 'b\|nobody'"):
+            run(bench, mocks={"b|nobody": {}})
+        with pytest.raises(InvalidInputError, match=r"node 'b\|b' cannot be recorded"):
+            run(bench, record=["b|b"])
+
+    def test_what_varies_inside_a_mocked_subgraph_is_refused(self, open_bench: Open) -> None:
+        bench = open_bench(line(b=line().compile()), "b|b:other")
+        with pytest.raises(InvalidInputError, match="node 'b' is mocked and varied"):
+            run(bench, {"b|b": "*"}, mocks={"b": {}})
+
     def test_a_cache_of_langgraph_neither_answers_nor_keeps(self, open_bench: Open) -> None:
         from langgraph.cache.memory import InMemoryCache
 
@@ -172,7 +193,7 @@ class TestMocks:
         with bench.session.open_uow() as uow:
             assert uow.executions.lineage(execution_id)[-1].metadata["mocked"] == ["b"]
         found = {b.node: b for b in read_boundaries(bench.session.open_uow, execution_id)}
-        assert (found["b"].variant, found["b"].calls) == ("mock", 0)
+        assert (found["b"].variant, found["b"].calls, found["b"].cached) == ("mock", 0, False)
         assert (found["a"].variant, found["a"].calls) == ("original", 1)
 
     def test_real_and_mocked_cells_never_answer_each_other(self, open_bench: Open) -> None:
