@@ -170,12 +170,14 @@ class TestMocks:
         from langgraph.cache.memory import InMemoryCache
 
         builder = StateGraph(State)
-        builder.add_node("a", body("a"), cache_policy=CachePolicy())
+        builder.set_node_defaults(cache_policy=CachePolicy())
+        builder.add_node("a", body("a"))
         builder.add_edge(START, "a")
         graph = builder.compile(cache=InMemoryCache())
         bench = open_bench(graph)
         assert only(run(bench)).state["log"] == ["a0"]
-        assert only(run(bench, mocks={"a": {"log": ["x"]}})).state["log"] == ["x"]
+        for text in "xy":
+            assert only(run(bench, mocks={"a": {"log": [text]}})).state["log"] == [text]
         assert only(run(bench, batch_id="again")).state["log"] == ["a0"]
 
     def test_prefixes_are_shared_beside_mocks(self, open_bench: Open) -> None:
@@ -201,6 +203,8 @@ class TestMocks:
         real = run(bench)
         mocked = run(bench, mocks={"b": {"log": ["x"]}})
         other = run(bench, mocks={"b": {"log": ["y"]}})
+        assert mocked.plan is not None
+        assert mocked.plan.reuse == "mocked project p"
         assert len({real.batch_id, mocked.batch_id, other.batch_id}) == 3
         assert [c.state["log"][1] for r in (real, mocked, other) for c in r.cells] == [
             "b1",

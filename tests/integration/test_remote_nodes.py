@@ -140,7 +140,10 @@ def test_retry_policies_see_the_exceptions(folder: Path) -> None:
 def test_a_lost_process_fails_the_stretch_not_the_workflow(folder: Path, *, handled: bool) -> None:
     """Not even an error handler takes it for the node's failure; the same request goes on."""
 
+    handled_errors = []
+
     def handler(state: State, error: NodeError) -> Any:
+        handled_errors.append(error)
         return {"log": ["handled"]}
 
     def body(state: State) -> Any:
@@ -150,6 +153,7 @@ def test_a_lost_process_fails_the_stretch_not_the_workflow(folder: Path, *, hand
     calls = ByBytes(project, lost=1)
     with pytest.raises(InfrastructureError, match="the process was lost"):
         run(project, calls)
+    assert not handled_errors
     _, state = run(project, calls)
     assert state["log"] == ["a", "b"]
 
