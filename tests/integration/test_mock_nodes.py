@@ -276,6 +276,23 @@ class TestRecorded:
             assert files == bench.files(str(only(first).execution_id))
         assert replayed.report.mocked == ("b",)
 
+    def test_what_the_node_result_cache_answered_is_recorded_too(self, open_bench: Open) -> None:
+        def keep(state: State) -> dict[str, Any]:
+            CALLS["b"] += 1
+            (current_workspace() / "kept.txt").write_text("kept")
+            return {"log": ["kept"]}
+
+        bench = open_bench(line(a=lambda state: {"log": ["a"]}, b=keep))
+        bench.project.cached("b", reads=["log"])
+        bench.close()
+        run(bench)
+        first = only(run(bench, record=["b"], batch_id="rec"))
+        assert first.result.node_executions == 2  # the cache answered for b
+        replayed = only(run(bench, mocks={"b": Recorded()}))
+        assert CALLS["b"] == 1
+        assert replayed.state == first.state
+        assert list(bench.files(str(replayed.execution_id))) == ["kept.txt"]
+
     def test_visits_of_a_loop_in_their_order(self, open_bench: Open) -> None:
         builder = line(b=drawing)
         builder.add_conditional_edges("c", lambda s: "b" if len(s["log"]) < 7 else END, ["b", END])
@@ -356,6 +373,25 @@ class TestRecorded:
         assert reasons == {
             "recorded node 'b' was reached before the choices its recording depends on"
         }
+
+    def test_after_an_edit_the_visits_are_those_of_the_new_path(self, open_bench: Open) -> None:
+        """What is taken over from an earlier run counts as far as it was taken over."""
+
+        def looping(last: Any, rounds: int) -> StateGraph:
+            builder = line(b=drawing, c=last)
+            builder.add_conditional_edges(
+                "c", lambda s: "b" if len(s["log"]) < rounds else END, ["b", END]
+            )
+            return builder
+
+        def edited(state: State) -> dict[str, Any]:
+            return {"log": ["edited" if len(state["log"]) > 3 else "c2"]}
+
+        first = only(run(open_bench(looping(body("c"), 7)), record=["b"], batch_id="rec"))
+        run(open_bench(looping(body("c"), 7)), mocks={"b": Recorded("rec")}, batch_id="m")
+        cell = only(run(open_bench(looping(edited, 7)), mocks={"b": Recorded("rec")}, batch_id="m"))
+        assert cell.state["log"][1::2] == first.state["log"][1::2]
+        assert cell.state["log"][4::2] == ["edited", "edited"]
 
     def test_cells_done_without_recording_run_again_for_it(self, open_bench: Open) -> None:
         bench = open_bench(line(b=drawing))

@@ -16,12 +16,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from wtb_prefect.application.commit_tree import ReplayedTree
 from wtb_prefect.application.step_records import (
+    Change,
     Front,
+    KeepOutput,
     Record,
     Spent,
     Visit,
@@ -51,8 +52,6 @@ from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType
 from wtb_prefect.errors import InfrastructureError
 
 ImplementationOf = Callable[[str, Mapping[str, str]], tuple[str, str]]
-KeepOutput = Callable[[str, str, KeptOutput], NodeResult]
-"""Makes the row of what a node (1) returned for a task (2)."""
 
 
 @dataclass(slots=True)
@@ -195,18 +194,11 @@ class StepRecorder:
         return max(same, key=lambda f: (f.node or "").count("|"), default=error)
 
     async def output_returned(self, task_id: str, place: str, output: Any) -> None:
-        """See `StepObserver.output_returned`; the row is written with the visit's boundary, so that
-        what a crash took back leaves no recording either."""
+        """See `StepObserver.output_returned`; written with the boundary of the visit."""
         found = self._find(task_id)
         if found is None or self.keep is None:
             return
-        changed: tuple[FileMemento, ...] = ()
-        removed: tuple[str, ...] = ()
-        if self.workspace.is_made:
-            snapshot = await asyncio.to_thread(self.workspace.snapshot)
-            changed, removed = snapshot.changes_since(self.tree) if snapshot else ((), ())
-        elif self._replayed is not None:  # the node result cache answered
-            changed, removed = self._replayed.changed, self._replayed.removed
+        _, changed, removed = await self._change() or (None, (), ())
         kept = KeptOutput(place=place, value=output, changed=changed, removed=removed)
         found[1].result = self.keep(found[1].node, task_id, kept)
 
@@ -216,18 +208,9 @@ class StepRecorder:
             # As durable as files are, before the checkpoint that goes with it.
             (stored,) = await asyncio.to_thread(self.tracker.store_texts, [("store", content)])
             self.store_id = stored.blob_id
-        files: Mapping[str, FileMemento]
-        if self.workspace.is_made:
-            # Hashing many or large files would hold up every other execution of this process.
-            snapshot = await asyncio.to_thread(self.workspace.snapshot)
-            if snapshot is None:
-                return
-            files = snapshot.files
-            changed, removed = snapshot.changes_since(self.tree)
-        elif self._replayed is not None:
-            files, changed, removed = self._replayed, self._replayed.changed, self._replayed.removed
-        else:
+        if (change := await self._change()) is None:
             return
+        files, changed, removed = change
         self._replayed = None
         if changed or removed:
             self._commit = FileCommit(
@@ -239,6 +222,16 @@ class StepRecorder:
                 created_at=self.clock.now(),
             )
             self.tree = files
+
+    async def _change(self) -> Change | None:
+        """The files now, and what was changed and removed since the last commit."""
+        if self.workspace.is_made:
+            # Hashing many or large files would hold up every other execution of this process.
+            if (snapshot := await asyncio.to_thread(self.workspace.snapshot)) is None:
+                return None
+            return snapshot.files, *snapshot.changes_since(self.tree)
+        done = self._replayed
+        return None if done is None else (done, done.changed, done.removed)
 
     def checkpoint_saved(self, saved: SavedCheckpoint) -> None:
         """See `StepObserver.checkpoint_saved`."""
@@ -312,9 +305,8 @@ class StepRecorder:
     def _visit(self, task_id: str, node: str, namespace: str) -> Visit:
         visits = self._front(namespace).visits
         if task_id not in visits:
-            fresh = Visit(node, namespace, self.clock.now(), self.clock.elapsed())
-            fresh.mocked = node in self.mocked
-            visits[task_id] = fresh
+            began = self.clock.now(), self.clock.elapsed()
+            visits[task_id] = Visit(node, namespace, *began, mocked=node in self.mocked)
         return visits[task_id]
 
     def _find(self, task_id: str) -> tuple[Front, Visit] | None:
@@ -444,8 +436,7 @@ class StepRecorder:
         self.sequence += 1
         if claimed and not namespace:
             events += claims_of(link)
-        visits = (front.visits[boundary.task_id] for boundary in boundaries)
-        recorded = [visit.result for visit in visits if visit.result is not None]
+        recorded = [r for b in boundaries if (r := front.visits[b.task_id].result) is not None]
         self._unwritten.append(
             Record(
                 boundaries=boundaries,

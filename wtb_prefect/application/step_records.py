@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from wtb_prefect.domain.execution import Execution, NodeFailure
-from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
+from wtb_prefect.domain.mock_node import KeptOutput
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, ReturnValue
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
+
+Change = tuple[Mapping[str, FileMemento], tuple[FileMemento, ...], tuple[str, ...]]
+"""All files, and of them what was changed and removed."""
+
+KeepOutput = Callable[[str, str, KeptOutput], NodeResult]
+"""Makes the row of what a node (1) returned for a task (2)."""
 
 
 @dataclass(slots=True)
@@ -24,6 +31,7 @@ class Visit:
     namespace: str
     started_at: datetime
     started: float
+    mocked: bool = False
     replayed: bool = False
     opened: bool = False
     calls: int = 0
@@ -33,7 +41,6 @@ class Visit:
     saved: bool = False
     kept: ReturnValue | None = None
     error: NodeFailure | None = None
-    mocked: bool = False
     result: NodeResult | None = None
 
     @property
