@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import NoReturn, TypeAlias
 
 from wtb_prefect import __version__
+from wtb_prefect.commands.mocking import add_checks, add_mocking
 from wtb_prefect.commands.output import Output, only_json_on_stdout
 from wtb_prefect.errors import BatchBusyError, InfrastructureError, InvalidInputError, WTBError
 
@@ -127,8 +128,11 @@ def _add_starters(commands: Commands) -> None:
 def _add_runs(commands: Commands) -> None:
     plan = _add(commands, "plan", "run:plan", "say what a run would do, without running")
     _add_request(plan)
+    add_mocking(plan)
     run = _add(commands, "run", "run:run", "run what is missing of a batch test, and compare")
     _add_request(run)
+    add_mocking(run)
+    add_checks(run)
     _add_cells(run)
 
 

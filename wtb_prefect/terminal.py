@@ -47,6 +47,11 @@ def plan_lines(plan: BatchPlan) -> list[str]:
         f"batch {plan.batch_id} of {plan.workflow.name}",
         f"  {product} = {_number(len(plan.cells), 'cell')}: {_states(plan)}",
     ]
+    if plan.mocks:
+        lines.append(f"  MOCKED: {', '.join(mock.node for mock in plan.mocks)}")
+    if plan.remote:
+        nodes = ", ".join(map(str, plan.remote))
+        lines.append(f"  on Ray as tasks of their own, elsewhere in place: {nodes}")
     lines += [_stale(kind) for kind in plan.stale[:_SHOWN_KINDS]]
     if (more := len(plan.stale) - _SHOWN_KINDS) > 0:
         lines.append(f"  and {_number(more, 'more kind')} of stale cells (--json lists all)")
@@ -129,8 +134,15 @@ def bodies_line(report: BatchReport) -> str:
     return f"node bodies of the batch: {ran}{cached}, against {alone} unshared{saved}{by}"
 
 
+def headline(report: BatchReport) -> str | None:
+    """What has to be known before any number is read; None where there is nothing."""
+    return f"MOCKED: {', '.join(report.mocked)}" if report.mocked else None
+
+
 def best_line(report: BatchReport) -> str | None:
     """The best combination and by what; None where none can be named."""
+    if report.mocked:
+        return f"no best combination: {', '.join(report.mocked)} did not really run"
     for row in report.rows:
         for metric, summary in row.metrics.items():
             if row.combination == report.best and summary.primary:
@@ -173,6 +185,7 @@ def _sharing(plan: BatchPlan) -> list[str]:
 
 def _comparison(report: BatchReport, *, broken: bool) -> Table:
     table = make_table("", "combination")
+    table.title = headline(report)
     if broken:
         parts = (part for row in report.rows for part in _broken(row.combination).split("\n"))
         table.columns[1].min_width = max(map(len, parts), default=0)

@@ -22,6 +22,7 @@ from prefect.logging import get_logger
 
 from wtb_prefect.application.plan_batch import BatchPlan
 from wtb_prefect.application.read_results import BatchReport
+from wtb_prefect.application.read_self_check import self_check_lines
 from wtb_prefect.domain.batch_test import BatchTestResult, MetricSummary, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
@@ -67,6 +68,11 @@ def summary_markdown(report: BatchReport, plan: BatchPlan) -> str:
         f"Node bodies run: **{report.node_executions}**; one by one the same cells take "
         f"{report.unshared_node_executions}, so {saved} were saved by sharing prefixes.{cached}",
     ]
+    if report.mocked:
+        nodes = _plain(", ".join(report.mocked))
+        parts.insert(1, f"**MOCKED: {nodes}**. These scores are not of the real workflow.")
+    if checked := self_check_lines(report.self_check):
+        parts.append("\n".join(f"- {_plain(line.strip())}" for line in checked))
     if report.best is not None:
         parts.append(f"Best mean of the primary metric: **{_plain(report.best)}**.")
     if plan.unshared_reasons:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from math import ceil
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, tags
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from wtb_prefect.api.artifacts import ProgressArtifact, optional, publish_summary
 from wtb_prefect.api.events import announce_batch
 from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
+from wtb_prefect.api.remote_calls import make_room
 from wtb_prefect.api.segment_task import run_segments
 from wtb_prefect.application.batch_test import BatchEnd, run_batch_test
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_request
@@ -26,11 +28,24 @@ from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_blocking
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.infrastructure.secrets import mask_secrets
+
+
+class FlowOptions(BaseModel):
+    """How a batch is run; what is left out is as the stored request or the default has it."""
+
+    self_check: int | None = Field(
+        None, ge=0, description="Cells to run again on their own, and to compare."
+    )
+
+    def as_asked(self, options: RunOptions) -> RunOptions:
+        """The options with what is given here in place."""
+        return replace(options, **self.model_dump(exclude_none=True))
 
 
 def run_name() -> str:
@@ -58,6 +73,7 @@ def batch_test(
     share_prefixes: bool = True,
     max_parallel: Annotated[int, Field(ge=1, le=1024)] = DEFAULT_PARALLEL,
     locations: dict[str, str | None] | None = None,
+    options: FlowOptions | None = None,
 ) -> dict[str, Any]:
     """Runs a batch test and returns its summary; the ledger holds everything else.
 
@@ -70,12 +86,15 @@ def batch_test(
         share_prefixes: Run what combinations have in common once.
         max_parallel: Stretches of execution in flight at once, over all workers.
         locations: Where the project keeps its things, if not where it says itself.
+        options: How the batch is run: what is checked again.
     """
     where = None if locations is None else ProjectLocations.from_json(locations)
     with masked_errors():
         definition = load_project(project, where)
         with open_session(definition) as session:
             request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
+            if options is not None:
+                request = replace(request, options=options.as_asked(request.options))
             return _run(request, session, definition, project, max_parallel)
 
 
@@ -126,6 +145,9 @@ def _run(
 
     def make_runner(scope: BatchScope) -> PrefectSegmentRunner:
         slots = _slots(max_parallel)
+        context = FlowRunContext.get()
+        if definition.remote and context and isinstance(context.task_runner, SegmentRayTaskRunner):
+            make_room(context.task_runner, definition.remote)
         parameters = {
             "project": project,
             "locations": definition.locations.to_json(),
@@ -196,4 +218,6 @@ def summary_of(report: BatchReport, end: BatchEnd) -> dict[str, Any]:
         "cells": counts,
         "node_executions": end.node_executions,
         "best": report.best,
+        "mocked": list(report.mocked),
+        "self_check": report.self_check,
     }

@@ -81,6 +81,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
     ) -> None:
         super().__init__(address=address, init_kwargs=init_kwargs)
         self.num_cpus = num_cpus
+        self.segment_cpus: float | None = None
         self._remote_function: Any = None
         self._shared_context: tuple[Any, Any, dict[str, Any]] | None = None
         self._ray_ended: threading.Event | None = None
@@ -102,6 +103,11 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
     def slots(self) -> int:
         """How many tasks of one CPU this Ray runs at once. Starts Ray."""
         return max(1, int(self.start().cluster_resources().get("CPU", 1)))
+
+    @property
+    def is_private(self) -> bool:
+        """Whether this Ray is started here and has what it has, for good."""
+        return not self._address()
 
     def __enter__(self) -> Self:
         # Not the base class's, which starts Ray here. An error at this point leaves the flow run
@@ -142,6 +148,8 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
         context = self._context(task, task_run_id, parameters)
         arguments, upstream = self._exchange_prefect_for_ray_futures(parameters)
         options = RemoteOptionsContext.get().current_remote_options
+        if self.segment_cpus is not None:
+            options = {**options, "num_cpus": self.segment_cpus}
         reference = self._remote_function.options(
             **{**options, "name": task.name, "max_retries": 0}
         ).remote(
@@ -288,6 +296,19 @@ def _search_path_for_workers() -> Iterator[None]:
 def _one_line(error: BaseException) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def is_ray_worker() -> bool:
+    """Whether this process runs tasks of a Ray."""
+    if "ray._raylet" not in sys.modules:
+        return False
+    ray = _import_ray()
+    return bool(ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+def running_ray() -> Any:
+    """The Ray module, in a process that is connected already."""
+    return _import_ray()
 
 
 def _import_ray(*, private: bool = False) -> Any:

@@ -9,6 +9,7 @@ from prefect import get_run_logger, task
 from wtb_prefect.api.events import announce_execution
 from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
+from wtb_prefect.api.remote_calls import remote_calls_here
 from wtb_prefect.application.run_batch import stored_scope
 from wtb_prefect.application.run_chunk import first_failure, run_chunk
 from wtb_prefect.bootstrap.project import load_project
@@ -28,7 +29,8 @@ def execute_chunk(
     """Runs a chunk here. All arguments are JSON values; cases are read from the ledger."""
     work = chunk_from_json(chunk)
     definition = load_project(project, ProjectLocations.from_json(locations))
-    with open_session(definition, announce_execution) as session:
+    calls = remote_calls_here(project, locations) if definition.remote else None
+    with open_session(definition, announce_execution, calls) as session:
         scope = stored_scope(batch_id, session)
         try:
             result = run_blocking(run_chunk(work, scope, session, parallel))

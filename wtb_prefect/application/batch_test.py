@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wtb_prefect.application.answers import check_importable
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
+from wtb_prefect.application.mock_nodes import refuse_local_functions
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
 from wtb_prefect.application.run_batch import (
     BatchRun,
@@ -19,6 +20,7 @@ from wtb_prefect.application.run_batch import (
     run_items,
     stored_scope,
 )
+from wtb_prefect.application.self_check import self_check
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.batch_test import BatchStatus
 from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
@@ -53,7 +55,14 @@ def register_request(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     check_importable(plan.cases, runner)
+    refuse_local_functions(plan.mocks)
     return register_batch(plan, base, is_alive, session)
+
+
+async def check_itself(plan: BatchPlan, session: Session) -> None:
+    """The self-check of a batch whose cells have ended, in this process whatever ran them."""
+    scope = replace(stored_scope(plan.batch_id, session), mocks=plan.mocks)
+    await self_check(plan, scope, session)
 
 
 async def run_batch_test(
@@ -74,9 +83,11 @@ async def run_batch_test(
             run.on_plan(plan)
         items = root_items(plan)
         if items:
-            bodies = await run_items(
-                items, make_runner(stored_scope(plan.batch_id, session)), plan, session
-            )
+            # Functions that only this process has are in the plan, not in the ledger.
+            scope = replace(stored_scope(plan.batch_id, session), mocks=plan.mocks)
+            bodies = await run_items(items, make_runner(scope), plan, session)
+        if plan.options.self_check:
+            await check_itself(plan, session)
         status = None
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = BatchStatus.INTERRUPTED

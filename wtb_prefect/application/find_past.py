@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from wtb_prefect.application.execution_tree import Stretch
+from wtb_prefect.application.mock_nodes import mock_roots
 from wtb_prefect.application.session import BatchScope, Past, PreparedCase, Session
 from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
 from wtb_prefect.domain.execution import Execution, ExecutionKind, Inherited, Lineage
@@ -83,6 +84,7 @@ def root_key(item: WorkItem, prepared: PreparedCase, scope: BatchScope, session:
         item.case_id,
         item.repeat,
         session.project.recursion_limit,
+        *mock_roots(item, scope, session),
     )
 
 

@@ -8,10 +8,22 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from wtb_prefect.application.batch_names import batch_id_of, reuse_of
 from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import case_fingerprints, load_cases
 from wtb_prefect.application.matrix import Matrix, expand_matrix
+from wtb_prefect.application.mock_nodes import (
+    asked_again,
+    check_mocks,
+    check_recorded,
+    load_mocks,
+    mock_fingerprints,
+    names_that_run,
+    refuse_mixing,
+    replayed_fingerprints,
+)
 from wtb_prefect.application.read_cases import Cases, read_cases
+from wtb_prefect.application.recorded_nodes import check_sources, unrecorded
 from wtb_prefect.application.session import Session, cell_id_of
 from wtb_prefect.application.staleness import (
     ANSWERS,
@@ -25,8 +37,10 @@ from wtb_prefect.application.staleness import (
 )
 from wtb_prefect.domain.batch_test import BatchCell, Case, RunOptions, VariantCombination
 from wtb_prefect.domain.execution import ExecutionStatus
-from wtb_prefect.domain.identifiers import digest, stable_id, valid_name
+from wtb_prefect.domain.identifiers import digest, valid_name
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
+from wtb_prefect.domain.mock_node import NodeMock
+from wtb_prefect.domain.remote_node import RemoteNode
 from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow
 from wtb_prefect.errors import InvalidInputError, NotFoundError, StateError
 
@@ -40,7 +54,7 @@ class BatchRequest:
 
     `batch_id` None: made from the request itself. `reuse` is the name within which cells with equal
     fingerprints answer each other: the project, unless the user named the batch; a batch with a
-    name of its own makes its own draws.
+    name of its own makes its own draws. `mocks` maps node -> canned output, function or `Recorded`.
     """
 
     matrix: Matrix | None
@@ -50,6 +64,7 @@ class BatchRequest:
     batch_id: str | None = None
     reuse: str | None = None
     options: RunOptions = field(default_factory=RunOptions)
+    mocks: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CellState(StrEnum):
@@ -108,6 +123,8 @@ class BatchPlan:
     reuse: str
     options: RunOptions
     past_reasons: tuple[str, ...] = ()
+    mocks: tuple[NodeMock, ...] = ()
+    remote: tuple[RemoteNode, ...] = ()
 
     @property
     def counts(self) -> Mapping[CellState, int]:
@@ -150,17 +167,22 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
     _check_states(cases, session)
     if request.batch_id is not None:
         valid_name("batch id", request.batch_id)
-    batch_id = request.batch_id or _batch_id(session, combinations, cases, request.repeats)
-    reuse = request.reuse or _reuse(request, session)
-    identity = _Identity.of(session, workflow, base_commit)
+    mocks = check_mocks(request.mocks, combinations, ancestors(workflow), session)
+    check_recorded(request.options.record, mocks, workflow)
+    batch_id = request.batch_id or batch_id_of(session, combinations, cases, request.repeats, mocks)
+    reuse = request.reuse or reuse_of(request.batch_id, mocks, session)
+    sources = check_sources(mocks, cases, request.repeats, combinations, session)
+    replayed = replayed_fingerprints(mocks, sources)
+    identity = _Identity.of(session, workflow, base_commit, mocks)
     versions = [(combination, identity.version_of(combination)) for combination in combinations]
     cells = [
         cell
         for case in cases
-        for cell in _cells(batch_id, reuse, case, request.repeats, versions, session)
+        for cell in _cells(batch_id, reuse, case, request.repeats, versions, replayed, session)
     ]
     with session.open_uow() as uow:
-        compared = _compare(cells, batch_id, uow, keep_stale=request.options.keep_stale)
+        refuse_mixing(uow, batch_id, mocks)
+        compared = _compare(cells, batch_id, uow, request.options)
     varying = varying_nodes(combinations)
     reasons = session.engine.unshared_reasons(varying)
     if not request.share_prefixes:
@@ -179,6 +201,8 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         reuse=reuse,
         options=request.options,
         past_reasons=past_reasons(session),
+        mocks=mocks,
+        remote=session.project.remote,
     )
 
 
@@ -188,8 +212,7 @@ def compare_again(plan: BatchPlan, uow: UnitOfWork) -> BatchPlan:
     Between planning and claiming, another process may have finished cells of the batch.
     """
     cells = [replace(planned.cell, **_UNANSWERED) for planned in plan.cells]
-    keep_stale = plan.options.keep_stale
-    return replace(plan, cells=_compare(cells, plan.batch_id, uow, keep_stale=keep_stale))
+    return replace(plan, cells=_compare(cells, plan.batch_id, uow, plan.options))
 
 
 _UNANSWERED: dict[str, Any] = {
@@ -218,6 +241,7 @@ def stored_request(batch_id: str, session: Session) -> BatchRequest:
         batch_id=batch_id,
         reuse=batch.request["reuse"],
         options=RunOptions.from_json(batch.request.get("options", {})),
+        mocks=asked_again(load_mocks(batch.request, session), session),
     )
 
 
@@ -238,35 +262,22 @@ def _check_states(cases: Sequence[Case], session: Session) -> None:
             raise StateError(f"case {case.id!r}: {exc}") from exc
 
 
-def _reuse(request: BatchRequest, session: Session) -> str:
-    """Two kinds of names: a batch may be called like a project."""
-    if request.batch_id:
-        return f"batch {request.batch_id}"
-    return f"project {session.project.name}"
-
-
-def _batch_id(
-    session: Session,
-    combinations: Sequence[VariantCombination],
-    cases: Sequence[Case],
-    repeats: int,
-) -> str:
-    names = sorted(combination.name for combination in combinations)
-    return stable_id(
-        "batch", session.project.name, names, sorted(case.id for case in cases), repeats
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Identity:
-    """Fingerprints that do not depend on case or combination, and those of all variants."""
+    """Fingerprints that do not depend on case or combination, those of all variants, and the names
+    of the nodes that run."""
 
     fixed: Mapping[str, str]
     nodes: Mapping[tuple[str, str], str]
     names: tuple[str, ...]
 
     @staticmethod
-    def of(session: Session, workflow: TestWorkflow, base_commit: str | None) -> _Identity:
+    def of(
+        session: Session,
+        workflow: TestWorkflow,
+        base_commit: str | None,
+        mocks: tuple[NodeMock, ...],
+    ) -> _Identity:
         fixed = {"graph": workflow.fingerprint, "base workspace": base_commit or "none"}
         for name, fingerprint in session.evaluator_fingerprints.items():
             fixed[f"{EVALUATOR}{name}"] = fingerprint
@@ -278,7 +289,8 @@ class _Identity:
         for variant in session.project.variants:
             key = (variant.node, variant.name)
             nodes[key] = engine.variant_fingerprint(*key)
-        return _Identity(fixed=fixed, nodes=nodes, names=workflow.node_names())
+        fixed.update(mock_fingerprints([mock for mock in mocks if mock.batch is None], {}))
+        return _Identity(fixed=fixed, nodes=nodes, names=names_that_run(workflow, mocks))
 
     def version_of(self, combination: VariantCombination) -> _Version:
         """What all cells of a combination depend on, whatever their case."""
@@ -306,6 +318,7 @@ def _cells(
     case: Case,
     repeats: int,
     versions: Sequence[tuple[VariantCombination, _Version]],
+    replayed: Mapping[tuple[str, int, str], Mapping[str, str]],
     session: Session,
 ) -> Iterator[BatchCell]:
     prints = case_fingerprints(session, case)
@@ -318,26 +331,49 @@ def _cells(
     for repeat in range(repeats):
         for combination, version, fingerprints in together:
             name = combination.name
+            outputs = replayed.get((case.id, repeat, name), {})
             yield BatchCell(
                 cell_id=cell_id_of(batch_id, case.id, repeat, name),
                 batch_id=batch_id,
                 combination=name,
                 case_id=case.id,
                 repeat=repeat,
-                key=digest("cell", reuse, case.id, repeat, name, version.digest, own),
-                fingerprints=fingerprints,
+                key=digest(
+                    "cell", reuse, case.id, repeat, name, version.digest, {**own, **outputs}
+                ),
+                fingerprints={**fingerprints, **_shortened(outputs)} if outputs else fingerprints,
             )
 
 
 def _compare(
-    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, *, keep_stale: bool
+    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, options: RunOptions
 ) -> tuple[PlannedCell, ...]:
     recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
     unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
     elsewhere = uow.cells.find_completed(unknown)
-    return tuple(
+    keep_stale = options.keep_stale
+    planned = tuple(
         _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), keep_stale)
         for cell in cells
+    )
+    return _to_record(planned, options.record, uow) if options.record else planned
+
+
+def _to_record(
+    planned: Sequence[PlannedCell], nodes: Sequence[str], uow: UnitOfWork
+) -> tuple[PlannedCell, ...]:
+    """Answers without the recordings that are asked for do not count."""
+    answered = (CellState.DONE, CellState.ADOPTED)
+    missing = unrecorded(uow, [p.cell for p in planned if p.state in answered], nodes)
+    return tuple(
+        PlannedCell(
+            cell=replace(p.cell, **_UNANSWERED),
+            state=CellState.STALE,
+            changed=(f"recording of {missing[p.cell.cell_id]}",),
+        )
+        if p.cell.cell_id in missing
+        else p
+        for p in planned
     )
 
 

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
+from wtb_prefect.application.read_self_check import last_self_check
 from wtb_prefect.domain.batch_test import (
     BatchCell,
     BatchTest,
@@ -27,7 +29,8 @@ class BatchReport:
 
     `node_executions` are the bodies recorded for the batch, `cache_hits` the visits that the node
     result cache answered instead, `unshared_node_executions` the bodies that the same cells would
-    have cost one by one and without the cache.
+    have cost one by one and without the cache. Where nodes are `mocked` nothing is called best. Of
+    a `self_check` the last one: cells checked, and the differences found.
     """
 
     batch: BatchTest
@@ -37,6 +40,8 @@ class BatchReport:
     node_executions: int
     unshared_node_executions: int
     cache_hits: int = 0
+    mocked: tuple[str, ...] = ()
+    self_check: Mapping[str, Any] | None = None
 
 
 def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> BatchTest:
@@ -71,6 +76,8 @@ def read_report(
         cells = [c for c in uow.cells.list(batch_id) if cell_ids is None or c.cell_id in cell_ids]
         lines = _lineages(uow, batch_id, cells)
         scores = uow.evaluation_results.list_many(sorted(lines))
+        checked = last_self_check(uow, batch_id)
+    mocked = tuple(sorted(batch.request.get("mocks", {})))
     metrics = _metrics(scores)
     order = _order(batch, cells)
     results = tuple(
@@ -85,10 +92,12 @@ def read_report(
         batch=batch,
         cells=results,
         rows=rows,
-        best=_best(rows),
+        best=None if mocked else _best(rows),
         node_executions=sum(execution.node_executions for execution in ran.values()),
         unshared_node_executions=sum(r.node_executions + r.cache_hits for r in results),
         cache_hits=sum(execution.cache_hits for execution in ran.values()),
+        mocked=mocked,
+        self_check=checked,
     )
 
 

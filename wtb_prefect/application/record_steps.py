@@ -16,14 +16,18 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from typing import Any
 
 from wtb_prefect.application.commit_tree import ReplayedTree
 from wtb_prefect.application.step_records import (
+    Change,
     Front,
+    KeepOutput,
     Record,
     Spent,
     Visit,
+    claim,
+    claims_of,
     result_of,
     runs_alone,
 )
@@ -41,9 +45,10 @@ from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, TaskStart
 from wtb_prefect.domain.interfaces.workspace import Workspace
+from wtb_prefect.domain.mock_node import MOCK, KeptOutput
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, NodeStart, ReturnValue
-from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
+from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType
 from wtb_prefect.errors import InfrastructureError
 
 ImplementationOf = Callable[[str, Mapping[str, str]], tuple[str, str]]
@@ -55,7 +60,8 @@ class StepRecorder:
 
     `tree` is what the workspace held at the last commit; `implementation_of` gives variant and
     fingerprint of a node's code under the execution's choices; `heads` is where subgraphs stand;
-    `use_cache`: results of nodes may be kept and used.
+    `use_cache`: results of nodes may be kept and used; `mocked` are the nodes that are answered
+    for, with the mocks' fingerprints; `keep` makes a row of what a recorded node returned.
     """
 
     execution: Execution
@@ -70,6 +76,8 @@ class StepRecorder:
     use_cache: bool = False
     heads: SubgraphHeads = field(default_factory=SubgraphHeads)
     store_id: BlobId | None = None
+    mocked: Mapping[str, str] = field(default_factory=dict)
+    keep: KeepOutput | None = None
     spent: Spent = field(default_factory=Spent)
     commit_id: str | None = field(init=False)
     answers: Mapping[str, int] = field(init=False)
@@ -185,24 +193,24 @@ class StepRecorder:
         same = [f for f in failures if (f.type, f.message) == (error.type, error.message)]
         return max(same, key=lambda f: (f.node or "").count("|"), default=error)
 
+    async def output_returned(self, task_id: str, place: str, output: Any) -> None:
+        """See `StepObserver.output_returned`; written with the boundary of the visit."""
+        found = self._find(task_id)
+        if found is None or self.keep is None:
+            return
+        _, changed, removed = await self._change() or (None, (), ())
+        kept = KeptOutput(place=place, value=output, changed=changed, removed=removed)
+        found[1].result = self.keep(found[1].node, task_id, kept)
+
     async def checkpoint_coming(self) -> None:
         """See `StepObserver.checkpoint_coming`."""
         if self._store_changed is not None and (content := self._store_changed()) is not None:
             # As durable as files are, before the checkpoint that goes with it.
             (stored,) = await asyncio.to_thread(self.tracker.store_texts, [("store", content)])
             self.store_id = stored.blob_id
-        files: Mapping[str, FileMemento]
-        if self.workspace.is_made:
-            # Hashing many or large files would hold up every other execution of this process.
-            snapshot = await asyncio.to_thread(self.workspace.snapshot)
-            if snapshot is None:
-                return
-            files = snapshot.files
-            changed, removed = snapshot.changes_since(self.tree)
-        elif self._replayed is not None:
-            files, changed, removed = self._replayed, self._replayed.changed, self._replayed.removed
-        else:
+        if (change := await self._change()) is None:
             return
+        files, changed, removed = change
         self._replayed = None
         if changed or removed:
             self._commit = FileCommit(
@@ -214,6 +222,16 @@ class StepRecorder:
                 created_at=self.clock.now(),
             )
             self.tree = files
+
+    async def _change(self) -> Change | None:
+        """The files now, and what was changed and removed since the last commit."""
+        if self.workspace.is_made:
+            # Hashing many or large files would hold up every other execution of this process.
+            if (snapshot := await asyncio.to_thread(self.workspace.snapshot)) is None:
+                return None
+            return snapshot.files, *snapshot.changes_since(self.tree)
+        done = self._replayed
+        return None if done is None else (done, done.changed, done.removed)
 
     def checkpoint_saved(self, saved: SavedCheckpoint) -> None:
         """See `StepObserver.checkpoint_saved`."""
@@ -287,7 +305,8 @@ class StepRecorder:
     def _visit(self, task_id: str, node: str, namespace: str) -> Visit:
         visits = self._front(namespace).visits
         if task_id not in visits:
-            visits[task_id] = Visit(node, namespace, self.clock.now(), self.clock.elapsed())
+            began = self.clock.now(), self.clock.elapsed()
+            visits[task_id] = Visit(node, namespace, *began, mocked=node in self.mocked)
         return visits[task_id]
 
     def _find(self, task_id: str) -> tuple[Front, Visit] | None:
@@ -351,7 +370,10 @@ class StepRecorder:
     def _boundary(
         self, task_id: str, front: Front, visit: Visit, exit_checkpoint: CheckpointId | None
     ) -> NodeBoundary:
-        variant, fingerprint = self.implementation_of(visit.node, self.execution.choices)
+        if visit.mocked:
+            variant, fingerprint = MOCK, self.mocked[visit.node]
+        else:
+            variant, fingerprint = self.implementation_of(visit.node, self.execution.choices)
         return NodeBoundary(
             execution_id=self.execution.execution_id,
             task_id=task_id,
@@ -391,7 +413,8 @@ class StepRecorder:
         commit, self._commit = self._commit, None
         if commit is not None:
             self.commit_id = commit.commit_id
-            events.append(self._event(OutboxEventType.FILE_COMMIT_VERIFY, self.commit_id, now))
+            kind = OutboxEventType.FILE_COMMIT_VERIFY
+            events.append(claim(kind, self.execution.execution_id, self.commit_id, now))
         front = self._front(namespace)
         kept = [(v, v.kept) for v in front.visits.values() if saved is not None and v.kept]
         results = tuple(result_of(v, value, self.execution, commit, now) for v, value in kept)
@@ -412,7 +435,8 @@ class StepRecorder:
         )
         self.sequence += 1
         if claimed and not namespace:
-            events += self._claims(link)
+            events += claims_of(link)
+        recorded = [r for b in boundaries if (r := front.visits[b.task_id].result) is not None]
         self._unwritten.append(
             Record(
                 boundaries=boundaries,
@@ -420,26 +444,6 @@ class StepRecorder:
                 link=link,
                 commit=commit,
                 events=events,
-                results=results,
+                results=(*results, *recorded),
             )
-        )
-
-    def _claims(self, link: CheckpointFileLink) -> list[OutboxEvent]:
-        events = []
-        checkpoint_id, now = link.checkpoint_id, link.created_at
-        if not link.pending:
-            events.append(self._event(OutboxEventType.CHECKPOINT_VERIFY, checkpoint_id, now))
-        if link.commit_id is not None:
-            subject = f"{checkpoint_id}:{link.commit_id}"
-            events.append(self._event(OutboxEventType.CHECKPOINT_FILE_LINK_VERIFY, subject, now))
-        return events
-
-    def _event(self, kind: OutboxEventType, subject: str, now: datetime) -> OutboxEvent:
-        execution_id = self.execution.execution_id
-        return OutboxEvent(
-            event_id=event_id(kind, execution_id, subject),
-            type=kind,
-            aggregate_id=execution_id,
-            payload={"execution_id": execution_id, "subject": subject},
-            created_at=now,
         )

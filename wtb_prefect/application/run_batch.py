@@ -9,6 +9,7 @@ from math import ceil
 
 from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import store_case
+from wtb_prefect.application.mock_nodes import dump_mocks, load_mocks
 from wtb_prefect.application.plan_batch import BatchPlan, CellState, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
 from wtb_prefect.application.warn_of_files_outside import warn_of_files_outside
@@ -95,7 +96,7 @@ def _write_request(
     uow.variants.save_many(_variants(session))
     commits = [] if base is None else [base]
     known = uow.batch_tests.get(plan.batch_id)
-    fresh = _batch(plan, session)
+    fresh = _batch(plan, known, session)
     uow.batch_tests.save(replace(known, request=fresh.request) if known else fresh)
     cases = []
     for position, case in enumerate(plan.cases):
@@ -149,6 +150,7 @@ def stored_scope(batch_id: str, session: Session) -> BatchScope:
         began=began,
         reuse=batch.request["reuse"],
         has_past=has_past and not past_reasons(session),
+        mocks=load_mocks(batch.request, session),
     )
 
 
@@ -309,7 +311,8 @@ def _variants(session: Session) -> list[NodeVariant]:
     return found
 
 
-def _batch(plan: BatchPlan, session: Session) -> BatchTest:
+def _batch(plan: BatchPlan, known: BatchTest | None, session: Session) -> BatchTest:
+    recorded = set(plan.options.record).union(known.request.get("recorded", ()) if known else ())
     return BatchTest(
         batch_id=plan.batch_id,
         workflow_id=session.project.workflow_id,
@@ -322,6 +325,8 @@ def _batch(plan: BatchPlan, session: Session) -> BatchTest:
             "share_prefixes": plan.share_prefixes,
             "reuse": plan.reuse,
             "options": plan.options.to_json(),
+            "mocks": dump_mocks(plan.mocks),
+            "recorded": sorted(recorded),
         },
         created_at=session.clock.now(),
     )

@@ -13,8 +13,10 @@ from wtb_prefect.application.evaluate import Evidence, evaluate, score_fingerpri
 from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
 from wtb_prefect.application.find_past import PastPoint, begin_there, find_past, root_key
 from wtb_prefect.application.load_case import load_case
+from wtb_prefect.application.mock_nodes import item_mocks, marks_of, mock_roots
 from wtb_prefect.application.read_history import boundaries_behind, read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
+from wtb_prefect.application.recorded_nodes import kept_result
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.domain.batch_test import Case
@@ -48,10 +50,12 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOutcome:
-    """The parts that go on from here (none at an end), and the node bodies that were run."""
+    """The parts that go on from here (none at an end), the node bodies that were run, by which
+    execution (None: an earlier one had done it all)."""
 
     children: tuple[WorkItem, ...] = ()
     node_executions: int = 0
+    execution_id: str | None = None
 
 
 async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> SegmentOutcome:
@@ -66,7 +70,12 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
             item,
             scope.combinations,
             scope.batch_id,
-            (*scope.roots, prepared.fingerprints.of_run, prepared.commit_id or ""),
+            (
+                *scope.roots,
+                *mock_roots(item, scope, session),
+                prepared.fingerprints.of_run,
+                prepared.commit_id or "",
+            ),
             session.engine.variant_fingerprint,
         )
         known = uow.executions.get(stretch.execution_id)
@@ -173,16 +182,21 @@ async def _run(
         use_cache=scope.options.use_cache,
         heads=begin.heads,
         store_id=begin.store_id,
+        mocked={mock.node: mock.fingerprint for mock in scope.mocks},
+        keep=partial(kept_result, execution, session),
     )
     if execution.lineage is not None and begin.sequence == 0:
         recorder.begin_at(execution.lineage, begin.inherited)
     # One that lasts is seen in the ledger while it runs; short ones are written once, at the end.
     visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.show)
     began = session.clock.elapsed()
+    request = replace(
+        _advance(begin, recorder, prepared.case, session),
+        mocks=item_mocks(item, execution, scope, session),
+        kept=frozenset(scope.options.record),
+    )
     try:
-        stop = await session.engine.advance(
-            _advance(begin, recorder, prepared.case, session), recorder
-        )
+        stop = await session.engine.advance(request, recorder)
     finally:
         visible.cancel()
     ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
@@ -195,7 +209,11 @@ async def _run(
     if ended.status is ExecutionStatus.COMPLETED:
         workspace.remove()  # everything in it is in the blob store; a failed one is kept to look at
     children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()
-    return SegmentOutcome(children=children, node_executions=recorder.spent.bodies)
+    return SegmentOutcome(
+        children=children,
+        node_executions=recorder.spent.bodies,
+        execution_id=ended.execution_id,
+    )
 
 
 def _advance(begin: _Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
@@ -244,7 +262,7 @@ def _start(
         commit_id=prepared.commit_id,
         unshared_reason=item.unshared_reason,
         root_key=root_key(item, prepared, scope, session),
-        metadata=_metadata(item, prepared),
+        metadata={**_metadata(item, prepared), **marks_of(scope)},
     )
     forked_from = None if parent is None else parent.execution
     point = find_past(execution, stretch, forked_from, scope, session)

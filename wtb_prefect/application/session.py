@@ -20,6 +20,7 @@ from wtb_prefect.domain.interfaces.surroundings import Surroundings
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import WorkflowEngine
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
+from wtb_prefect.domain.mock_node import NodeMock
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.project import ProjectDefinition
 
@@ -102,7 +103,8 @@ class BatchScope:
 
     `began` is when this run of the batch was claimed: what ended before it ended in an earlier one.
     `reuse` is the name within which results are taken over, `has_past` whether there is anything
-    to take over at all: where there is not, no stretch looks for it.
+    to take over at all: where there is not, no stretch looks for it. `marks` are kept with every
+    execution.
     """
 
     batch_id: str
@@ -112,6 +114,8 @@ class BatchScope:
     began: datetime
     reuse: str = ""
     has_past: bool = False
+    mocks: tuple[NodeMock, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
     recent_cases: dict[str, StoredCase] = field(default_factory=dict)
     recent_pasts: dict[str, Past] = field(default_factory=dict)
 

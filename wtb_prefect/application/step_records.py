@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from wtb_prefect.domain.execution import Execution, NodeFailure
-from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
+from wtb_prefect.domain.mock_node import KeptOutput
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, ReturnValue
-from wtb_prefect.domain.outbox import OutboxEvent
+from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
+
+Change = tuple[Mapping[str, FileMemento], tuple[FileMemento, ...], tuple[str, ...]]
+"""All files, and of them what was changed and removed."""
+
+KeepOutput = Callable[[str, str, KeptOutput], NodeResult]
+"""Makes the row of what a node (1) returned for a task (2)."""
 
 
 @dataclass(slots=True)
 class Visit:
-    """A node of a super-step under way; `calls` are its bodies, retries included."""
+    """A node of a super-step under way; `calls` are its bodies, retries included, `result` what it
+    returned, where the batch records it."""
 
     node: str
     namespace: str
     started_at: datetime
     started: float
+    mocked: bool = False
     replayed: bool = False
     opened: bool = False
     calls: int = 0
@@ -32,11 +41,12 @@ class Visit:
     saved: bool = False
     kept: ReturnValue | None = None
     error: NodeFailure | None = None
+    result: NodeResult | None = None
 
     @property
     def cached(self) -> bool:
         """Whether a cache answered: it finished, and no body of it ran."""
-        return self.finished and not (self.calls or self.opened or self.replayed)
+        return self.finished and not (self.calls or self.opened or self.replayed or self.mocked)
 
 
 def runs_alone(visit: Visit, others: Iterable[Visit]) -> bool:
@@ -94,6 +104,8 @@ class Record:
         """Adds the rows to a unit of work."""
         if self.boundaries:
             uow.node_boundaries.save_many(self.boundaries)
+        for result in self.results:
+            uow.node_results.add(result)
         if self.exits:
             link = self.link
             uow.node_boundaries.set_exit(link.execution_id, self.exits, link.checkpoint_id)
@@ -113,3 +125,27 @@ class Spent:
     cache_hits: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+
+
+def claims_of(link: CheckpointFileLink) -> list[OutboxEvent]:
+    """What a record claims of other stores: its checkpoint, if one was saved, and its files."""
+    claims = []
+    execution_id, checkpoint_id, now = link.execution_id, link.checkpoint_id, link.created_at
+    if not link.pending:
+        claims.append(claim(OutboxEventType.CHECKPOINT_VERIFY, execution_id, checkpoint_id, now))
+    if link.commit_id is not None:
+        subject = f"{checkpoint_id}:{link.commit_id}"
+        kind = OutboxEventType.CHECKPOINT_FILE_LINK_VERIFY
+        claims.append(claim(kind, execution_id, subject, now))
+    return claims
+
+
+def claim(kind: OutboxEventType, execution_id: str, subject: str, now: datetime) -> OutboxEvent:
+    """One claim to verify."""
+    return OutboxEvent(
+        event_id=event_id(kind, execution_id, subject),
+        type=kind,
+        aggregate_id=execution_id,
+        payload={"execution_id": execution_id, "subject": subject},
+        created_at=now,
+    )

@@ -10,6 +10,7 @@ from functools import partial
 from wtb_prefect.application.evaluate import check_evaluator
 from wtb_prefect.application.session import Announce, Session, announce_nothing
 from wtb_prefect.bootstrap.ledger import open_database
+from wtb_prefect.domain.interfaces.remote_calls import RemoteCalls
 from wtb_prefect.domain.project import ProjectDefinition
 from wtb_prefect.errors import NotFoundError
 from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
@@ -25,6 +26,7 @@ from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.remote_nodes import RemoteNodes, check_remote
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
@@ -32,9 +34,13 @@ from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 @contextmanager
 def open_session(
-    project: ProjectDefinition, announce: Announce = announce_nothing
+    project: ProjectDefinition,
+    announce: Announce = announce_nothing,
+    remote_calls: RemoteCalls | None = None,
 ) -> Iterator[Session]:
     """A project with its graph checked and its stores open; closes what it opened.
+
+    Bodies of remote nodes run through `remote_calls`, without it in their place.
 
     Raises:
         NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
@@ -51,6 +57,7 @@ def open_session(
     for variant in project.variants:
         if variant.node not in workflow.node_names():
             raise NotFoundError("node", variant.node, workflow.node_names())
+    check_remote(project.remote, source, project.variants)
     for evaluator in project.evaluators:
         check_evaluator(evaluator)
     cached = declared_nodes(source.builder, project.cached, project.variants)
@@ -79,6 +86,7 @@ def open_session(
         surroundings,
         project.recursion_limit,
         cache,
+        RemoteNodes(project.remote, remote_calls),
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))

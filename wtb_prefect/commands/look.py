@@ -12,6 +12,7 @@ from rich.text import Text
 from wtb_prefect import terminal
 from wtb_prefect.application.read_history import find_execution, read_files, read_history
 from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
+from wtb_prefect.application.read_self_check import self_check_lines
 from wtb_prefect.bootstrap.ledger import open_ledger
 from wtb_prefect.commands.documents import batch_document, report_document
 from wtb_prefect.commands.output import Output
@@ -130,6 +131,8 @@ def _show_report(report: BatchReport, args: Namespace, out: Output) -> None:
     out.show(terminal.comparison_table(report, out.text))
     if best := terminal.best_line(report):
         out.say(best)
+    for line in self_check_lines(report.self_check):
+        out.say(line)
     out.say(terminal.bodies_line(report))
     if failed := terminal.unfinished(report.cells):
         cells = "cell is" if len(failed) == 1 else "cells are"
@@ -179,4 +182,6 @@ def _standing(batch: BatchTest) -> Text:
     """The status; of a batch whose process was killed, that it was."""
     if batch.status is BatchStatus.RUNNING and _owner_alive(batch) is False:
         return Text("running, but its process is gone", style="yellow")
-    return terminal.status_text(batch.status)
+    mocked = ", ".join(sorted(batch.request.get("mocks", {})))
+    standing = terminal.status_text(batch.status)
+    return standing.append(f" (mocked: {mocked})", style="yellow") if mocked else standing

@@ -12,7 +12,9 @@ from typing import Any
 from wtb_prefect import terminal
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan
+from wtb_prefect.application.read_self_check import self_check_lines
 from wtb_prefect.commands.documents import plan_document, report_document
+from wtb_prefect.commands.mocking import checks_of, mocks_of
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.progress import BatchProgress, Standing
 from wtb_prefect.commands.projects import load_project
@@ -38,6 +40,7 @@ def plan(args: Namespace, out: Output) -> int:
             share_prefixes=args.share,
             batch_id=args.batch_id,
             keep_stale=args.keep_stale,
+            mocks=mocks_of(args),
         )
     for line in terminal.plan_lines(found):
         out.say(line)
@@ -51,7 +54,7 @@ def run(args: Namespace, out: Output) -> int:
     _runner(args.runner)
     # Prefect's own lines would break the progress display; its UI still gets them all.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    request = {"matrix": _matrix(args), "cases": _cases(args)}
+    request = {"matrix": _matrix(args), "cases": _cases(args), "mocks": mocks_of(args)}
     plans: list[BatchPlan] = []
     with TestBench(load_project(args.project)) as bench:
         try:
@@ -60,7 +63,13 @@ def run(args: Namespace, out: Output) -> int:
         except KeyboardInterrupt:
             out.note(_interrupted(bench, plans))
             return 130
-    return 1 if terminal.unfinished(result.report.cells) else 0
+    failed = terminal.unfinished(result.report.cells) or _differs(result, args)
+    return 1 if failed else 0
+
+
+def _differs(result: BatchResult, args: Namespace) -> bool:
+    found = result.report.self_check if getattr(args, "self_check", 0) else None
+    return found is not None and found["equal"] < found["checked"]
 
 
 def _watched(
@@ -88,7 +97,7 @@ def _watched(
             max_parallel=args.max_parallel,
             batch_id=args.batch_id,
             on_plan=on_plan,
-            keep_stale=args.keep_stale,
+            **checks_of(args),
         )
 
 
@@ -115,6 +124,8 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
     out.show(terminal.comparison_table(report, out.text))
     if best := terminal.best_line(report):
         out.say(best)
+    for line in self_check_lines(report.self_check):
+        out.say(line)
     out.say(f"{terminal.bodies_line(report)}; {result.node_executions} run now")
     failed = terminal.unfinished(report.cells)
     for cell in failed[:SHOWN_FAILURES]:

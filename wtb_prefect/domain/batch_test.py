@@ -73,7 +73,8 @@ class RunOptions:
     `retries` are attempts after a transient error, per execution. `retry_failed` runs failed cells
     again, `fail_fast` stops at the first failed cell, `keep_stale` leaves stale cells as they are,
     `self_check` cells of the batch are also run unshared and compared. `use_cache`: nodes declared
-    as cached are answered from the node result cache, and their results are kept in it.
+    as cached are answered from the node result cache, and their results are kept in it. `record`
+    are nodes whose outputs are kept, to be replayed by later batches.
     """
 
     time_limit: float | None = None
@@ -83,6 +84,7 @@ class RunOptions:
     keep_stale: bool = False
     self_check: int = 0
     use_cache: bool = True
+    record: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, as the ledger keeps them with the request."""
@@ -91,7 +93,7 @@ class RunOptions:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> RunOptions:
         """From what `to_json` gave, of this version or an earlier one."""
-        return RunOptions(**data)
+        return RunOptions(**{**data, "record": tuple(data.get("record", ()))})
 
 
 class BatchStatus(StrEnum):

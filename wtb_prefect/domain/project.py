@@ -10,6 +10,7 @@ from typing import Any
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.identifiers import stable_id
 from wtb_prefect.domain.node_result import CachedNode
+from wtb_prefect.domain.remote_node import RemoteNode
 from wtb_prefect.domain.workflow import VariantSpec
 
 
@@ -58,6 +59,7 @@ class ProjectDefinition:
     cached: tuple[CachedNode, ...] = ()
     context: Any = None
     cwd: str | None = None
+    remote: tuple[RemoteNode, ...] = ()
 
     @property
     def workflow_id(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -11,6 +11,7 @@ from wtb_prefect.domain.evaluation import EvaluatorSpec, Goal
 from wtb_prefect.domain.identifiers import valid_name
 from wtb_prefect.domain.node_result import CachedNode
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
+from wtb_prefect.domain.remote_node import RemoteNode
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.sdk.locate_project import locate_project
@@ -75,6 +76,7 @@ class WorkflowProject:
         self._context = context
         self.cwd = cwd
         self._variants: dict[tuple[str, str], VariantSpec] = {}
+        self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
         self._cached: dict[tuple[str, str | None], CachedNode] = {}
         # Workers import the project again: remember where it was written.
@@ -173,6 +175,45 @@ class WorkflowProject:
             raise InvalidInputError(f"{which!r} is declared as cached already")
         self._cached[node, variant] = CachedNode(node=node, reads=tuple(reads), variant=variant)
 
+    def remote(
+        self,
+        node: str,
+        *,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        memory: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        variant: str | None = None,
+    ) -> None:
+        """Has a node's body run as a Ray task of its own, in another process; elsewhere in place.
+
+        Args:
+            node: the node's name in the graph.
+            num_cpus: CPUs it holds while it runs.
+            num_gpus: GPUs it holds.
+            memory: bytes it holds.
+            resources: resources of your own cluster, by name.
+            variant: only this variant of it (`original`: the graph's own); None: all.
+
+        Raises:
+            InvalidInputError: declared twice, or an amount that is none.
+        """
+        valid_name("node", node)
+        spec = RemoteNode(
+            node=node,
+            variant=variant,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            memory=memory,
+            resources=dict(resources or {}),
+        )
+        if (node, variant) in self._remote:
+            raise InvalidInputError(f"node {node!r} is declared as remote already")
+        amounts = [num_cpus, num_gpus, memory or 0, *spec.resources.values()]
+        if not all(isinstance(a, (int, float)) and a >= 0 for a in amounts):
+            raise InvalidInputError(f"remote node {node!r}: resources are numbers from 0 up")
+        self._remote[node, variant] = spec
+
     @overload
     def evaluator(self, function: F) -> F: ...
     @overload
@@ -267,4 +308,5 @@ class WorkflowProject:
             cached=tuple(self._cached.values()),
             context=self._context,
             cwd=self.cwd,
+            remote=tuple(self._remote.values()),
         )

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from wtb_prefect.domain.execution import ExecutionState, NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workspace import Workspace
+from wtb_prefect.domain.mock_node import Mocks
 from wtb_prefect.domain.node_result import NodeResult, NodeStart, ReturnValue
 from wtb_prefect.domain.workflow import TestWorkflow
 
@@ -95,6 +96,10 @@ class StepObserver(Protocol):
         """What the task returned is to be kept, with its files, when its super-step is recorded."""
         ...
 
+    async def output_returned(self, task_id: str, place: str, output: Any) -> None:
+        """What a node returned for a task, where the batch records that node."""
+        ...
+
     async def checkpoint_coming(self) -> None:
         """A checkpoint is about to be saved: the files have to be durable first."""
         ...
@@ -154,7 +159,8 @@ class Advance:
     """What to run: a thread, from `input` (a fresh start) or from its head (`input` None).
 
     `subgraphs_under_way`: subgraphs of the super-step at the head go on where they stand.
-    `answered` are the questions answered so far; `store` is the content of the run's store.
+    `answered` are the questions answered so far; `store` is the content of the run's store. `mocks`
+    are answered for instead of run; what the nodes `kept` return is told to the observer.
     """
 
     thread_id: str
@@ -169,6 +175,8 @@ class Advance:
     answered: Mapping[str, int] = field(default_factory=dict)
     store: bytes | None = None
     trace: TraceLabels = field(default_factory=TraceLabels)
+    mocks: Mocks = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
 
 
 class WorkflowEngine(Protocol):
@@ -189,6 +197,14 @@ class WorkflowEngine(Protocol):
 
     def check_input(self, state: Mapping[str, Any]) -> None:
         """Raises `StateError` naming the key that is missing or cannot be checkpointed."""
+        ...
+
+    def check_output(self, node: str, output: Any) -> None:
+        """Raises `StateError` for an output that a node of the graph would not return."""
+        ...
+
+    def difference(self, one: Any, other: Any, where: str) -> str | None:
+        """Where two results differ, in words, types included; None if only message ids do."""
         ...
 
     async def advance(self, request: Advance, observer: StepObserver) -> Stop:

@@ -11,7 +11,8 @@ from typing import Any
 
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
 from wtb_prefect.domain.interfaces.workspace import Workspace
-from wtb_prefect.errors import WTBError
+from wtb_prefect.domain.mock_node import Mocks
+from wtb_prefect.errors import InfrastructureError, WTBError
 from wtb_prefect.infrastructure.logs.cell_logs import CellLog
 
 
@@ -30,6 +31,11 @@ class BodyContext:
 
     `log` takes what its code prints and logs; `label` names code that is no node (an evaluator).
     `at_end` is closed when the run ends, in whatever way.
+
+    `mocks` are the nodes that are answered for, `kept` those whose outputs are recorded, `visited`
+    the super-steps in which recorded nodes were answered for. `not_shareable` is why what stopped
+    the run cannot be forked, if it is known before the checkpoint is looked at, and `fault` what
+    stopped it that is not the workflow's.
     """
 
     workspace: Workspace
@@ -38,6 +44,11 @@ class BodyContext:
     log: CellLog | None = None
     label: str | None = None
     at_end: ExitStack = field(default_factory=ExitStack)
+    mocks: Mocks = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+    visited: dict[str, set[int]] = field(default_factory=dict)
+    not_shareable: str | None = None
+    fault: InfrastructureError | None = None
 
 
 body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")

@@ -20,6 +20,7 @@ from langgraph.types import CachePolicy, Send
 from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import GraphError
 from wtb_prefect.infrastructure.workflow.gate import make_gate
+from wtb_prefect.infrastructure.workflow.mock_nodes import make_stand_in
 from wtb_prefect.infrastructure.workflow.node_executors import NodeExecutor
 from wtb_prefect.infrastructure.workflow.node_swap import (
     clone_builder,
@@ -41,12 +42,14 @@ type_graph = CompiledStateGraph[Any, Any, Any, Any]
 class Parts:
     """What goes where. Paths name nodes (`outer|inner`).
 
-    `chosen` maps a path to the variant's name and implementation; `executor_of` and
+    `chosen` maps a path to the variant's name and implementation; executors answer for the nodes
+    that are `mocked`; `executor_of` and
     `fingerprint_of` take a path and the name of the variant in force there.
     """
 
     chosen: Mapping[str, tuple[str, Any]]
     gated: Collection[str]
+    mocked: Collection[str]
     executor_of: Callable[[str, str], NodeExecutor]
     fingerprint_of: Callable[[str, str], str]
 
@@ -140,7 +143,10 @@ def _level(
         if here in parts.gated:
             replace_runnable(builder, name, make_gate(here, tuple(channels)))
             continue
-        if implementation is not None:
+        if here in parts.mocked:
+            replace_runnable(builder, name, make_stand_in(here))
+            spec = builder.nodes[name]  # noqa: PLW2901 - the one just put there
+        elif implementation is not None:
             swap(builder, name, implementation)
             spec = builder.nodes[name]  # noqa: PLW2901 - the one just put there
         inner = mounted_graph(spec.runnable)
@@ -171,6 +177,7 @@ def _of_variant(parts: Parts, variant: str) -> Parts:
         parts,
         chosen={},
         gated=(),
+        mocked=(),
         executor_of=lambda path, _: parts.executor_of(path, variant),
         fingerprint_of=lambda path, _: parts.fingerprint_of(path, variant),
     )
@@ -211,8 +218,8 @@ def _finish(graph: type_graph, path: str, parts: Parts, hidden: Mapping[str, Any
             node.subgraphs = [hidden[name]]
         if node.cache_policy is None:
             continue
-        if here in parts.gated:
-            node.cache_policy = None  # a gate must not be answered from a cache
+        if here in parts.gated or here in parts.mocked:
+            node.cache_policy = None  # neither must be answered from a cache
         else:
             variant = parts.chosen.get(here, (ORIGINAL, None))[0]
             node.cache_policy = _tagged(node.cache_policy, parts.fingerprint_of(here, variant))

@@ -59,11 +59,15 @@ from wtb_prefect.infrastructure.workflow.execution_store import (
 )
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
+from wtb_prefect.infrastructure.workflow.mock_nodes import MockableNodeExecutor
 from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor, NodeExecutor
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
 from wtb_prefect.infrastructure.workflow.questions import Questions, newest_answer
+from wtb_prefect.infrastructure.workflow.recorded_nodes import RecordingNodeExecutor
 from wtb_prefect.infrastructure.workflow.recursion import StepBudget
+from wtb_prefect.infrastructure.workflow.remote_nodes import RemoteNodes
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
+from wtb_prefect.infrastructure.workflow.same_value import difference, without_ids
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
@@ -94,9 +98,11 @@ class LangGraphEngine:
         surroundings: ProcessSurroundings,
         recursion_limit: int = RECURSION_LIMIT,
         cache: ResultCache | None = None,
+        remote: RemoteNodes | None = None,
     ) -> None:
         self._surroundings = surroundings
         self._source = source
+        self._remote = remote or RemoteNodes((), None)
         self._workflow = workflow
         self._originals = {node.name: node.fingerprint for node in workflow.nodes}
         self._variants = {(variant.node, variant.name): variant for variant in variants}
@@ -158,15 +164,26 @@ class LangGraphEngine:
         for key, value in state.items():
             check_checkpointable(serde, key, value)
 
+    def check_output(self, node: str, output: Any) -> None:
+        """See `WorkflowEngine.check_output`."""
+        if SEPARATOR not in node:
+            inspect_graph.check_output_keys(self._channels, output)
+
+    def difference(self, one: Any, other: Any, where: str) -> str | None:
+        """See `WorkflowEngine.difference`."""
+        return difference(without_ids(one), without_ids(other), where)
+
     async def advance(self, request: Advance, observer: StepObserver) -> Stop:
         """See `WorkflowEngine.advance`."""
-        compiled = self._graph(request.choices, request.gated)
+        compiled = self._graph(request.choices, request.gated, frozenset(request.mocks))
         turn = Turn(self._lines.setdefault(asyncio.get_running_loop(), Line()))
         budget = StepBudget(self._recursion_limit, newest_answer(request.answered))
         watch = Watch(observer, turn, compiled.levels, budget)
         watch.steps[""] = request.step
         log = self._surroundings.log_of(request.thread_id)
-        context = BodyContext(request.workspace, observer, log=log)
+        context = BodyContext(
+            request.workspace, observer, log=log, mocks=request.mocks, kept=request.kept
+        )
         token = body_context.set(context)
         self._saver.watch(request.thread_id, watch)
         try:
@@ -183,6 +200,8 @@ class LangGraphEngine:
             context.at_end.close()
             self._saver.unwatch(request.thread_id)
             body_context.reset(token)
+        if context.fault is not None:
+            raise context.fault
         if unanswered and not context.gate_hits:
             return Stop(kind=StopKind.INTERRUPTED, next_nodes=unanswered)
         if context.gate_hits:
@@ -319,7 +338,7 @@ class LangGraphEngine:
             configurable = {"thread_id": thread, "checkpoint_ns": namespace}
             return self._saver.get_tuple({"configurable": configurable})
 
-        reason = None
+        reason = context.not_shareable
         for hit in context.gate_hits:
             reason = reason or unlike_live(hit, compiled.levels, watch, head_of, self._saver)
         if watch.interrupted:
@@ -338,22 +357,28 @@ class LangGraphEngine:
             raise NotFoundError(f"variant of node {node!r}", name, [ORIGINAL, *names])
         return found
 
-    def _graph(self, choices: Mapping[str, str], gated: frozenset[str]) -> CompiledWorkflow:
+    def _graph(
+        self,
+        choices: Mapping[str, str],
+        gated: frozenset[str],
+        mocked: frozenset[str] = frozenset(),
+    ) -> CompiledWorkflow:
         """The graph with these choices and gates; compiled once for all cases."""
         replaced = (pair for pair in choices.items() if pair[1] != ORIGINAL)
         chosen = tuple(sorted(pair for pair in replaced if pair[0] not in gated))
-        key = (chosen, gated)
+        key = (chosen, gated, mocked)
         if key not in self._compiled:
-            self._compiled[key] = self._compile(chosen, gated)
+            self._compiled[key] = self._compile(chosen, gated, mocked)
         return self._compiled[key]
 
     def _compile(
-        self, chosen: tuple[tuple[str, str], ...], gated: frozenset[str]
+        self, chosen: tuple[tuple[str, str], ...], gated: frozenset[str], mocked: frozenset[str]
     ) -> CompiledWorkflow:
         choices = dict(chosen)
         parts = Parts(
             chosen={n: (v, self._variant(n, v).implementation) for n, v in chosen},
             gated=gated,
+            mocked=mocked,
             executor_of=self._executor_of,
             fingerprint_of=lambda path, _: self.implementation_of(path, choices)[1],
         )
@@ -367,7 +392,8 @@ class LangGraphEngine:
 
     def _executor_of(self, node: str, variant: str) -> NodeExecutor:
         """How calls of this implementation are carried out."""
-        executor: NodeExecutor = DefaultNodeExecutor()
+        executor = self._remote.wrap(DefaultNodeExecutor(), node, variant)
         if self._cache is not None:
             executor = self._cache.wrap(executor, node, variant, self.variant_fingerprint)
-        return self._surroundings.executor(executor)
+        executor = self._surroundings.executor(executor)
+        return MockableNodeExecutor(RecordingNodeExecutor(executor))

@@ -271,3 +271,18 @@ def _required(schema: Any, state_schema: Any) -> set[str]:
     if typing.is_typeddict(schema) or hasattr(schema, "__required_keys__"):
         return set(schema.__required_keys__) if schema is not state_schema else set()
     return set()
+
+
+def check_output_keys(keys: Iterable[str], output: Any) -> None:
+    """Refuses keys that are not of the state: LangGraph would drop them without a word.
+
+    Raises:
+        StateError: naming the first of them.
+    """
+    known = set(keys)
+    if not isinstance(output, Mapping) or "__root__" in known:
+        return
+    if unknown := sorted(str(key) for key in set(output) - known):
+        raise StateError(
+            f"state has no key {unknown[0]!r}; the state has: {', '.join(sorted(known))}"
+        )

@@ -68,6 +68,11 @@ def swap(builder: type_builder, node: str, implementation: Callable[..., Any]) -
     )
 
 
+def implementation_of(builder: type_builder, node: str, implementation: Callable[..., Any]) -> Any:
+    """The runnable that LangGraph makes of an implementation of a node."""
+    return _spec_of(builder, node, implementation).runnable
+
+
 def _spec_of(
     builder: type_builder, node: str, implementation: Callable[..., Any]
 ) -> StateNodeSpec[Any, Any]:

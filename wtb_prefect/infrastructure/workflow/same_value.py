@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.types import Send
 
@@ -58,6 +59,17 @@ def _is_plain(value: Any) -> bool:
     if kind is dict:
         return all(type(key) is str and _is_plain(item) for key, item in value.items())
     return False
+
+
+def without_ids(value: Any) -> Any:
+    """A value whose messages have no ids: LangGraph draws them at random for those without one."""
+    if isinstance(value, BaseMessage):
+        return value.model_copy(update={"id": None})
+    if type(value) is dict:
+        return {key: without_ids(part) for key, part in value.items()}
+    if type(value) is list:
+        return [without_ids(part) for part in value]
+    return value
 
 
 def _name(value: Any) -> str:
