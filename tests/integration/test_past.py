@@ -14,8 +14,9 @@ from graphs import CALLS, State, make_body
 from graphs import Body as B
 from langgraph.graph import END, START, StateGraph
 
-from wtb_prefect import TestBench, WorkflowProject
+from wtb_prefect import TestBench, WorkflowProject, terminal
 from wtb_prefect.application.plan_batch import CellState
+from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 
 CASE = {"id": "c", "state": {"log": ["in"]}, "expected": 3}
@@ -385,7 +386,13 @@ def test_history_over_a_past_that_went_on_elsewhere(open_bench: Open) -> None:
     assert states[2][-1] == "c:original/1:3"
     found = {p.nodes: sorted(bench.files(cell.execution_id, p.checkpoint_id)) for p in history}
     assert found["b",] == ["nodes/a.txt", "nodes/b.txt"]
-    assert set(cell.implementations) == set("abcd")
+    visits = read_boundaries(bench.session.open_uow, cell.execution_id)
+    assert [(visit.node, visit.execution_id == old) for visit in visits] == [
+        ("a", True),
+        ("b", True),
+        ("c", False),
+        ("d", False),
+    ]
     assert cell.result.node_executions == 4
     report = bench.results().report
     assert (report.node_executions, report.unshared_node_executions) == (2, 4)
@@ -405,6 +412,15 @@ def test_kept_although_stale(open_bench: Open) -> None:
     assert found["baseline"].state["log"][1] == "a:original:1"
     assert found["b=bad"].stale == ()
     assert found["b=bad"].state["log"][1] == "a:original/1:1"
+    assert terminal.cell_line(found["baseline"].result) == "length=0.000  changed since: node a"
+    again = bench.plan({"b": "*"}, [CASE], keep_stale=True)
+    assert terminal.plan_lines(again)[1:3] == [
+        "  2 combinations x 1 case x 1 repeat = 2 cells: 1 done, 1 stale but kept",
+        "  stale, and kept as it is, because these changed: node a (1 cell)",
+    ]
+    assert terminal.plan_lines(bench.plan({"b": "*"}, [CASE]))[2] == (
+        "  stale because these changed: node a (1 cell): run again from a"
+    )
     assert run(bench, {"b": "*"}, keep_stale=True) == {}
     assert run(bench, {"b": "*"}) == {"b": 1}
     assert {cell.stale for cell in bench.results().cells} == {()}
