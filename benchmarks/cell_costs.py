@@ -89,7 +89,7 @@ def cost_by_size(folder: Path, quick: bool) -> list[Figure]:
     Batches of these sizes run for a second to half a minute, and how fast the disk and the other
     programs of the machine let them changes in between; the time by the wall is kept beside it.
     """
-    sizes = {20: 2, 200: 1} if quick else SIZES
+    sizes = {100: 2, 300: 1} if quick else SIZES
     with TestBench(_project(folder, "warm-up")) as bench:
         _batch(bench, 50, "warm-up")
     costs: dict[int, list[float]] = {size: [] for size in sizes}
