@@ -67,6 +67,8 @@ def summary_markdown(report: BatchReport, plan: BatchPlan) -> str:
         f"Node bodies run: **{report.node_executions}**; one by one the same cells take "
         f"{report.unshared_node_executions}, so {saved} were saved by sharing prefixes.{cached}",
     ]
+    if report.retries:
+        parts.append(f"Attempts after transient errors: **{report.retries}**.")
     if report.best is not None:
         parts.append(f"Best mean of the primary metric: **{_plain(report.best)}**.")
     if plan.unshared_reasons:

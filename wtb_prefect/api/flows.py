@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, tags
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from wtb_prefect.api.artifacts import ProgressArtifact, optional, publish_summary
 from wtb_prefect.api.events import announce_batch
@@ -18,6 +21,7 @@ from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
 from wtb_prefect.api.segment_task import run_segments
+from wtb_prefect.api.worker_end import left_answer
 from wtb_prefect.application.batch_test import BatchEnd, run_batch_test
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_request
 from wtb_prefect.application.read_results import BatchReport, read_report
@@ -26,11 +30,33 @@ from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
-from wtb_prefect.infrastructure.event_loop import run_blocking
+from wtb_prefect.infrastructure.event_loop import run_in_thread, was_terminated
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.infrastructure.secrets import mask_secrets
+
+
+class FlowOptions(BaseModel):
+    """How a batch is run; what is left out is as the stored request or the default has it."""
+
+    retries: int | None = Field(
+        None, ge=0, description="Attempts after a transient error, per execution."
+    )
+    time_limit: float | None = Field(
+        None, gt=0, description="Seconds a cell may take, its shared prefix included."
+    )
+    retry_failed: bool | None = Field(
+        None, description="Failed cells go on from their last record."
+    )
+    fail_fast: bool | None = Field(
+        None, description="Start nothing new after the first failed cell."
+    )
+
+    def as_asked(self, options: RunOptions) -> RunOptions:
+        """The options with what is given here in place."""
+        return replace(options, **self.model_dump(exclude_none=True))
 
 
 def run_name() -> str:
@@ -58,6 +84,7 @@ def batch_test(
     share_prefixes: bool = True,
     max_parallel: Annotated[int, Field(ge=1, le=1024)] = DEFAULT_PARALLEL,
     locations: dict[str, str | None] | None = None,
+    options: FlowOptions | None = None,
 ) -> dict[str, Any]:
     """Runs a batch test and returns its summary; the ledger holds everything else.
 
@@ -70,12 +97,15 @@ def batch_test(
         share_prefixes: Run what combinations have in common once.
         max_parallel: Stretches of execution in flight at once, over all workers.
         locations: Where the project keeps its things, if not where it says itself.
+        options: How the batch is run: retries, time limit, what happens to failed cells.
     """
     where = None if locations is None else ProjectLocations.from_json(locations)
     with masked_errors():
         definition = load_project(project, where)
         with open_session(definition) as session:
             request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
+            if options is not None:
+                request = replace(request, options=options.as_asked(request.options))
             return _run(request, session, definition, project, max_parallel)
 
 
@@ -132,15 +162,27 @@ def _run(
             "batch_id": scope.batch_id,
             "parallel": 1 if definition.cwd else ceil(max_parallel / slots),
         }
-        runners.append(PrefectSegmentRunner(run_segments, parameters=parameters, slots=slots))
+        runners.append(
+            PrefectSegmentRunner(
+                run_segments,
+                parameters=parameters,
+                slots=slots,
+                left_answer=partial(left_answer, open_uow=session.open_uow),
+            )
+        )
         return runners[0]
 
     run = BatchRun(
-        owner=this_process(), runner_name=_runner_name(), is_alive=is_alive, on_plan=on_plan
+        owner=this_process(),
+        runner_name=_runner_name(),
+        is_alive=is_alive,
+        on_plan=on_plan,
+        was_terminated=was_terminated,
     )
     try:
         with tags(f"project:{definition.name}"):
-            end = run_blocking(run_batch_test(request, session, make_runner, run))
+            # Not in the main thread: there a signal's exception could hit any callback of the loop.
+            end = run_in_thread(run_batch_test(request, session, make_runner, run))
     except BaseException as exc:  # told, then raised: what ended the batch is not decided here
         for plan in plans:
             announce_batch(plan.batch_id, definition.name, *_early_end(exc))
@@ -154,10 +196,11 @@ def _run(
 
 
 def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:
-    interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError, SystemExit))
-    return "interrupted" if interrupted else "failed", {
-        "reason": mask_secrets(f"{type(exc).__name__}: {exc}")
-    }
+    reason = mask_secrets(f"{type(exc).__name__}: {exc}")
+    if isinstance(exc, (SystemExit, TerminationSignal)):
+        return "cancelled", {"reason": reason}
+    interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError))
+    return "interrupted" if interrupted else "failed", {"reason": reason}
 
 
 def _slots(max_parallel: int) -> int:

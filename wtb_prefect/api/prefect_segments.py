@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
@@ -56,15 +56,22 @@ class PrefectSegmentRunner:
         task: a sync task `(..., chunk: dict) -> dict`; its result is what `result_to_json` gives.
         parameters: the task's other parameters, the same for every chunk.
         slots: how many chunks run at once.
+        left_answer: what a worker that ended itself has left of a task run, if it did.
     """
 
     def __init__(
-        self, task: Task[..., dict[str, Any]], *, parameters: Mapping[str, Any], slots: int
+        self,
+        task: Task[..., dict[str, Any]],
+        *,
+        parameters: Mapping[str, Any],
+        slots: int,
+        left_answer: Callable[[UUID], dict[str, Any] | None] = lambda _: None,
     ) -> None:
         # Our ledger decides what runs again; with caching on, equal inputs give an old result.
         self._task = task.with_options(retries=0, cache_policy=NO_CACHE)
         self._parameters = dict(parameters)
         self._slots = slots
+        self._left_answer = left_answer
         self._count = 0
         self._unfinished: dict[UUID, _Submitted] = {}
         self._done: asyncio.Queue[_Submitted] = asyncio.Queue()
@@ -134,6 +141,10 @@ class PrefectSegmentRunner:
     def _result(self, submitted: _Submitted) -> ChunkResult:
         state = _final_state(submitted.future)
         if state.is_crashed():
+            left = self._left_answer(submitted.future.task_run_id)
+            if left is not None:
+                logger.warning("The worker of chunk %s ended: a node hangs", submitted.number)
+                return result_from_json(left)
             reason = _one_line(state.message or state.name or "no reason given")
             self._reconciler.crashed(submitted.future.task_run_id, reason)
             return self._lost(submitted, reason)

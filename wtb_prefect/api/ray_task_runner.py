@@ -28,6 +28,7 @@ from prefect.tasks import Task
 from prefect.utilities.engine import collect_task_run_inputs_sync
 
 from wtb_prefect.api.prefect_segments import drain_worker_queues
+from wtb_prefect.api.worker_end import end_if_a_node_hangs
 from wtb_prefect.errors import InfrastructureError
 
 RAY_MISSING = (
@@ -196,6 +197,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             return RayTaskRunner._run_prefect_task(*upstream_ray_obj_refs, **arguments)
         finally:
             drain_worker_queues()
+            end_if_a_node_hangs()
 
     def _in_lasting_thread(self, connect: Callable[[], None]) -> None:
         """The kernel kills a private Ray when the *thread* that started it ends, and this process

@@ -9,6 +9,7 @@ from prefect import get_run_logger, task
 from wtb_prefect.api.events import announce_execution
 from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
+from wtb_prefect.api.worker_end import leave_answer
 from wtb_prefect.application.run_batch import stored_scope
 from wtb_prefect.application.run_chunk import first_failure, run_chunk
 from wtb_prefect.bootstrap.project import load_project
@@ -35,8 +36,13 @@ def execute_chunk(
         except BaseExceptionGroup as group:
             # The stretches of a chunk fail as a group; the first failure is the one to report.
             raise first_failure(group) from None
-    get_run_logger().info("%s items, %s node bodies", len(work.items), result.node_executions)
-    return result_to_json(result)
+        answer = result_to_json(result)
+        hung = leave_answer(answer, session)
+    logger = get_run_logger()
+    logger.info("%s items, %s node bodies", len(work.items), result.node_executions)
+    for node in hung:
+        logger.warning("Node %r still runs in a thread, which nothing can stop", node)
+    return answer
 
 
 @task(name="run-segments", persist_result=False)

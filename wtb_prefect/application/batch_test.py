@@ -67,21 +67,27 @@ async def run_batch_test(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     plan = claim_batch(plan, base, run, session)
-    bodies = 0
+    before = _bodies(plan, session)
     status: BatchStatus | None = BatchStatus.FAILED
     try:
         if run.on_plan is not None:
             run.on_plan(plan)
         items = root_items(plan)
         if items:
-            bodies = await run_items(
-                items, make_runner(stored_scope(plan.batch_id, session)), plan, session
-            )
+            scope = stored_scope(plan.batch_id, session)
+            await run_items(items, make_runner(scope), plan, session)
         status = None
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        status = BatchStatus.INTERRUPTED
+    except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        status = BatchStatus.CANCELLED if run.was_terminated() else BatchStatus.INTERRUPTED
         raise
     finally:
+        # From the ledger: a worker that died had recorded work that no result tells of.
+        bodies = max(0, _bodies(plan, session) - before)
         final = close_batch(plan, session, bodies, status)
         session.workspaces.sweep()
     return BatchEnd(plan=plan, status=final, node_executions=bodies)
+
+
+def _bodies(plan: BatchPlan, session: Session) -> int:
+    with session.open_uow() as uow:
+        return uow.executions.total_bodies(plan.batch_id)

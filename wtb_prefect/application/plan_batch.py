@@ -67,16 +67,20 @@ class CellState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
-    """A cell, what the ledger has of it, and for a stale or kept one what changed since."""
+    """A cell, what the ledger has of it, and for a stale or kept one what changed since.
+
+    `again`: it failed and is to be tried again from its last record.
+    """
 
     cell: BatchCell
     state: CellState
     changed: tuple[str, ...] = ()
+    again: bool = False
 
     @property
     def is_wanted(self) -> bool:
         """Whether running the plan runs this cell."""
-        return self.state in (CellState.NEW, CellState.STALE)
+        return self.state in (CellState.NEW, CellState.STALE) or self.again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,7 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         for cell in _cells(batch_id, reuse, case, request.repeats, versions, session)
     ]
     with session.open_uow() as uow:
-        compared = _compare(cells, batch_id, uow, keep_stale=request.options.keep_stale)
+        compared = _compare(cells, batch_id, uow, request.options)
     varying = varying_nodes(combinations)
     reasons = session.engine.unshared_reasons(varying)
     if not request.share_prefixes:
@@ -188,8 +192,7 @@ def compare_again(plan: BatchPlan, uow: UnitOfWork) -> BatchPlan:
     Between planning and claiming, another process may have finished cells of the batch.
     """
     cells = [replace(planned.cell, **_UNANSWERED) for planned in plan.cells]
-    keep_stale = plan.options.keep_stale
-    return replace(plan, cells=_compare(cells, plan.batch_id, uow, keep_stale=keep_stale))
+    return replace(plan, cells=_compare(cells, plan.batch_id, uow, plan.options))
 
 
 _UNANSWERED: dict[str, Any] = {
@@ -330,14 +333,20 @@ def _cells(
 
 
 def _compare(
-    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, *, keep_stale: bool
+    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, options: RunOptions
 ) -> tuple[PlannedCell, ...]:
     recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
     unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
     elsewhere = uow.cells.find_completed(unknown)
-    return tuple(
-        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), keep_stale)
+    planned = [
+        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), options.keep_stale)
         for cell in cells
+    ]
+    if not options.retry_failed:
+        return tuple(planned)
+    return tuple(
+        replace(known, cell=cell, again=True) if known.state is CellState.FAILED else known
+        for known, cell in zip(planned, cells, strict=True)
     )
 
 

@@ -27,7 +27,7 @@ class BatchReport:
 
     `node_executions` are the bodies recorded for the batch, `cache_hits` the visits that the node
     result cache answered instead, `unshared_node_executions` the bodies that the same cells would
-    have cost one by one and without the cache.
+    have cost one by one and without the cache, `retries` the attempts after a transient error.
     """
 
     batch: BatchTest
@@ -37,6 +37,7 @@ class BatchReport:
     node_executions: int
     unshared_node_executions: int
     cache_hits: int = 0
+    retries: int = 0
 
 
 def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> BatchTest:
@@ -89,6 +90,7 @@ def read_report(
         node_executions=sum(execution.node_executions for execution in ran.values()),
         unshared_node_executions=sum(r.node_executions + r.cache_hits for r in results),
         cache_hits=sum(execution.cache_hits for execution in ran.values()),
+        retries=sum(execution.retries for execution in ran.values()),
     )
 
 
@@ -143,6 +145,7 @@ def _cell_result(
         cache_hits=first.cache_hits + sum(e.cache_hits for e in line),
         input_tokens=first.input_tokens + sum(e.input_tokens for e in line),
         output_tokens=first.output_tokens + sum(e.output_tokens for e in line),
+        retries=sum(e.retries for e in line),
         unshared_reason=cell.unshared_reason,
         stale=cell.stale,
     )

@@ -79,6 +79,7 @@ def open_session(
         surroundings,
         project.recursion_limit,
         cache,
+        project.transient,
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))

@@ -58,6 +58,7 @@ class ProjectDefinition:
     cached: tuple[CachedNode, ...] = ()
     context: Any = None
     cwd: str | None = None
+    transient: tuple[type[BaseException], ...] = ()
 
     @property
     def workflow_id(self) -> str:

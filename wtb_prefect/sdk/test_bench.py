@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from wtb_prefect.application.batch_test import plan_request, register_request, run_batch_test
 from wtb_prefect.application.matrix import Matrix
@@ -24,17 +25,18 @@ from wtb_prefect.application.read_history import (
 from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
+from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.bootstrap.session import open_session
-from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
 from wtb_prefect.domain.log_line import LogLine
 from wtb_prefect.errors import InvalidInputError, NotFoundError
-from wtb_prefect.infrastructure.event_loop import run_blocking
+from wtb_prefect.infrastructure.event_loop import run_blocking, was_terminated
 from wtb_prefect.infrastructure.inline_runner import InlineRunner
+from wtb_prefect.infrastructure.node_threads import GRACE_SECONDS, nodes_left_behind
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 from wtb_prefect.sdk.check_run import check_not_loading, stretches_in_flight
@@ -42,6 +44,9 @@ from wtb_prefect.sdk.workflow_project import WorkflowProject
 
 OnPlan = Callable[[BatchPlan], None]
 RunnerName = Literal["ray", "threads", "inline"]
+LEFT_BEHIND = (
+    "wtb: node {!r} still runs in a thread, which nothing can stop before the process ends"
+)
 RUNNERS: tuple[RunnerName, ...] = ("ray", "threads", "inline")
 
 
@@ -89,7 +94,7 @@ class TestBench:
         repeats: int = 1,
         share_prefixes: bool = True,
         batch_id: str | None = None,
-        keep_stale: bool = False,
+        **options: Unpack[RunSettings],
     ) -> BatchPlan:
         """What a batch would run, what the ledger has already, what is stale and why.
 
@@ -101,7 +106,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
-            options=RunOptions(keep_stale=keep_stale),
+            options=run_options(options),
         )
         return plan_request(request, self.session)
 
@@ -116,7 +121,7 @@ class TestBench:
         batch_id: str | None = None,
         use_cache: bool = True,
         on_plan: OnPlan | None = None,
-        keep_stale: bool = False,
+        **options: Unpack[RunSettings],
     ) -> BatchResult:
         """Runs every cell of a request that has no valid answer yet, and returns all its cells.
 
@@ -132,7 +137,12 @@ class TestBench:
             use_cache: answer nodes declared as cached from the node result cache, and keep their
                 results in it.
             on_plan: called with the plan before anything runs.
-            keep_stale: leave done cells as they are whose code, case or files have changed since.
+            options: how to run. `retries`: attempts after a transient error, per execution (3).
+                `time_limit`: seconds a cell may take, its shared prefix included (None: any).
+                `retry_failed`: failed cells go on from their last record (False).
+                `fail_fast`: after the first failed cell nothing new is started (False).
+                `keep_stale`: done cells whose code, case or files have changed since are left as
+                they are (False).
 
         Raises:
             InvalidInputError: the request cannot be run as written.
@@ -145,7 +155,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
-            options=RunOptions(keep_stale=keep_stale, use_cache=use_cache),
+            options=replace(run_options(options), use_cache=use_cache),
         )
         check_not_loading()
         name = _runner(runner)
@@ -154,6 +164,8 @@ class TestBench:
             plan, bodies = run_blocking(self._run_inline(request, parallel, on_plan))
         else:
             plan, bodies = self._run_flow(request, name, parallel, on_plan)
+        for node in nodes_left_behind(grace=GRACE_SECONDS):
+            print(LEFT_BEHIND.format(node), file=sys.stderr)  # noqa: T201 - said in one line
         cell_ids = {planned.cell.cell_id for planned in plan.cells}
         return self._result(plan.batch_id, bodies, cell_ids, plan)
 
@@ -166,7 +178,11 @@ class TestBench:
     ) -> tuple[BatchPlan, int]:
         session = self.session
         run = BatchRun(
-            owner=this_process(), runner_name="inline", is_alive=is_alive, on_plan=on_plan
+            owner=this_process(),
+            runner_name="inline",
+            is_alive=is_alive,
+            on_plan=on_plan,
+            was_terminated=was_terminated,
         )
         end = await run_batch_test(
             request, session, lambda scope: InlineRunner(scope, session, parallel), run
