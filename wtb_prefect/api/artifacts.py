@@ -201,9 +201,14 @@ class ProgressArtifact:
             self._update()
 
     def _update(self) -> None:
-        if self._artifact is not None:
-            with optional("progress artifact not updated"):
+        if self._artifact is None:
+            return
+        with optional("progress artifact not updated"):
+            try:
                 update_progress_artifact(artifact_id=self._artifact, progress=self._percent())
+            except httpx.ConnectError:
+                self._artifact = None  # the server is gone, and every call takes seconds to fail
+                raise
 
     def _percent(self) -> float:
         with self._open_uow() as uow:

@@ -21,6 +21,7 @@ from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
 from wtb_prefect.api.segment_task import run_segments
+from wtb_prefect.api.without_server import WithoutServer, server_is_lost
 from wtb_prefect.api.worker_end import left_answer
 from wtb_prefect.application.batch_test import BatchEnd, run_batch_test
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_request
@@ -168,6 +169,8 @@ def _run(
                 parameters=parameters,
                 slots=slots,
                 left_answer=partial(left_answer, open_uow=session.open_uow),
+                instead=WithoutServer(parameters, slots).submit,
+                is_lost=server_is_lost,
             )
         )
         return runners[0]
@@ -192,7 +195,7 @@ def _run(
             runner.close()
         for bar in progress:
             bar.__exit__(None, None, None)
-    return _publish(end, session, definition)
+    return _publish(end, session, definition, shown=not any(r.server_lost for r in runners))
 
 
 def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:
@@ -218,10 +221,14 @@ def _runner_name() -> str:
     return "ray" if on_ray else "threads"
 
 
-def _publish(end: BatchEnd, session: Session, definition: ProjectDefinition) -> dict[str, Any]:
+def _publish(
+    end: BatchEnd, session: Session, definition: ProjectDefinition, *, shown: bool
+) -> dict[str, Any]:
     cell_ids = {planned.cell.cell_id for planned in end.plan.cells}
     report = read_report(session.open_uow, end.plan.batch_id, cell_ids)
     summary = summary_of(report, end)
+    if not shown:
+        return summary  # each call to a lost server takes seconds to fail
     with optional("summary artifact not created"):
         publish_summary(report, end.plan)
     announce_batch(end.plan.batch_id, definition.name, "finished", summary)

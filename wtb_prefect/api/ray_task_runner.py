@@ -156,6 +156,14 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
         )
         return PrefectRayFuture(task_run_id=task_run_id, wrapped_future=reference)
 
+    def submit_call(
+        self, call_id: UUID, function: Callable[..., Any], arguments: dict[str, Any]
+    ) -> PrefectRayFuture[Any]:
+        """A plain call on a worker, of which Prefect's server knows nothing."""
+        call = self.start().remote(max_retries=0)(_call)
+        reference = call.options(name=function.__name__).remote(function, arguments)
+        return PrefectRayFuture(task_run_id=call_id, wrapped_future=reference)
+
     def cancel(self, future: PrefectFuture[Any]) -> None:
         """Ends the task at once, with its worker process."""
         if isinstance(future, PrefectRayFuture):
@@ -268,6 +276,13 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             "log_to_driver": False,  # Prefect has the workers' logs; here they break the display
             **self.init_kwargs,
         }
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    try:
+        return function(**arguments)
+    finally:
+        end_if_a_node_hangs()
 
 
 @contextlib.contextmanager

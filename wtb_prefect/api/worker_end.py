@@ -20,21 +20,24 @@ from wtb_prefect.infrastructure.node_threads import GRACE_SECONDS, nodes_left_be
 _ACTION = "worker.replaced"
 
 
-def leave_answer(answer: dict[str, Any], session: Session) -> tuple[str, ...]:
+def leave_answer(
+    answer: dict[str, Any], session: Session, answer_id: str | None
+) -> tuple[str, ...]:
     """Keeps a chunk's answer for the driver if nodes still run here; gives their names.
 
     A worker that ends itself takes the answer that it returns along with it.
     """
     nodes = nodes_left_behind(grace=GRACE_SECONDS)
     context = TaskRunContext.get()
-    if nodes and context is not None:
+    subject = answer_id or (str(context.task_run.id) if context else None)
+    if nodes and subject is not None:
         with session.open_uow(write=True) as uow:
             uow.audit_log.append(
                 AuditEntry(
                     at=session.clock.now(),
                     actor="segment_task",
                     action=_ACTION,
-                    subject=str(context.task_run.id),
+                    subject=subject,
                     details={"nodes": list(nodes), "answer": answer},
                 )
             )

@@ -21,6 +21,7 @@ from wtb_prefect.application.run_batch import (
 )
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.batch_test import BatchStatus
+from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
 
 MakeRunner = Callable[[BatchScope], SegmentRunner]
@@ -67,7 +68,7 @@ async def run_batch_test(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     plan = claim_batch(plan, base, run, session)
-    before = _bodies(plan, session)
+    before = bodies_of(plan.batch_id, session)
     status: BatchStatus | None = BatchStatus.FAILED
     try:
         if run.on_plan is not None:
@@ -82,12 +83,24 @@ async def run_batch_test(
         raise
     finally:
         # From the ledger: a worker that died had recorded work that no result tells of.
-        bodies = max(0, _bodies(plan, session) - before)
+        bodies = max(0, bodies_of(plan.batch_id, session) - before)
         final = close_batch(plan, session, bodies, status)
         session.workspaces.sweep()
     return BatchEnd(plan=plan, status=final, node_executions=bodies)
 
 
-def _bodies(plan: BatchPlan, session: Session) -> int:
+def bodies_of(batch_id: str, session: Session) -> int:
+    """The node bodies recorded for a batch so far."""
     with session.open_uow() as uow:
-        return uow.executions.total_bodies(plan.batch_id)
+        return uow.executions.total_bodies(batch_id)
+
+
+def has_ended(batch_id: str, session: Session) -> bool:
+    """Whether every cell of a batch has its end, or a failure has stopped it: its books are closed
+    and nobody runs it."""
+    with session.open_uow() as uow:
+        batch, counts = uow.batch_tests.get(batch_id), uow.cells.count(batch_id)
+    if batch is None or batch.owner is not None:
+        return False
+    is_open = any(counts.get(s, 0) for s in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING))
+    return not is_open or batch.status is BatchStatus.INTERRUPTED

@@ -11,7 +11,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
-from wtb_prefect.application.batch_test import plan_request, register_request, run_batch_test
+from wtb_prefect.application.batch_test import (
+    bodies_of,
+    has_ended,
+    plan_request,
+    register_request,
+    run_batch_test,
+)
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
 from wtb_prefect.application.read_cases import Cases
@@ -207,14 +213,22 @@ class TestBench:
         os.environ.setdefault("DO_NOT_TRACK", "1")
         # Prefect takes seconds to import: only those who run a flow pay for it.
         from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
+        from wtb_prefect.api.without_server import ServerLostError  # noqa: PLC0415
 
-        bodies = run_batch_flow(
-            project=project,
-            locations=self.project.locations,
-            batch_id=plan.batch_id,
-            runner=runner,
-            max_parallel=parallel,
-        )
+        before = bodies_of(plan.batch_id, self.session)
+        try:
+            bodies = run_batch_flow(
+                project=project,
+                locations=self.project.locations,
+                batch_id=plan.batch_id,
+                runner=runner,
+                max_parallel=parallel,
+            )
+        except ServerLostError as error:
+            if not has_ended(plan.batch_id, self.session):
+                raise
+            print(f"wtb: {error}; the results are complete", file=sys.stderr)  # noqa: T201 - said in one line
+            bodies = bodies_of(plan.batch_id, self.session) - before
         return plan, bodies
 
     def results(self, batch_id: str | None = None) -> BatchResult:
