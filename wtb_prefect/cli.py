@@ -17,7 +17,9 @@ from typing import NoReturn, TypeAlias
 from wtb_prefect import __version__
 from wtb_prefect.commands.mocking import add_checks, add_mocking
 from wtb_prefect.commands.output import Output, only_json_on_stdout
+from wtb_prefect.commands.run_settings import add_run_settings
 from wtb_prefect.errors import BatchBusyError, InfrastructureError, InvalidInputError, WTBError
+from wtb_prefect.infrastructure.node_threads import nodes_left_behind
 
 Command = Callable[[argparse.Namespace, Output], int]
 
@@ -41,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 def entry() -> NoReturn:
     """The console script: `main`, then the end of the process."""
     status = main()
-    if status == 130:
-        # Python would wait for threads in which sync nodes still run; all is recorded and closed.
+    if status == 130 or nodes_left_behind():
+        # A sync node that still runs would print into streams that are being closed.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -155,6 +157,7 @@ def _add_request(parser: _Parser) -> None:
     parser.add_argument(
         "--keep-stale", action="store_true", help="leave done cells although code or case changed"
     )
+    add_run_settings(parser)
     _add_runner(parser)
 
 

@@ -56,7 +56,9 @@ def plan_lines(plan: BatchPlan) -> list[str]:
     if (more := len(plan.stale) - _SHOWN_KINDS) > 0:
         lines.append(f"  and {_number(more, 'more kind')} of stale cells (--json lists all)")
     if plan.counts[CellState.FAILED]:
-        lines.append("  failed cells are not run again until their code or case changes")
+        left_alone = "are not run again until their code or case changes (or with --retry-failed)"
+        what = "go on from their last record" if plan.options.retry_failed else left_alone
+        lines.append(f"  failed cells {what}")
     if plan.counts[CellState.PAUSED]:
         lines.append("  paused cells wait for an answer: add it to the case's answers")
     return [*lines, *_sharing(plan)]
@@ -95,12 +97,18 @@ def cells_table(cells: Sequence[CellResult]) -> Table:
 
 def cell_line(cell: CellResult) -> str:
     """Scores of a cell, or why it has none, in one line."""
+    retried = [f"({retries_text(cell.retries)})"] if cell.retries else []
     if cell.error is not None:
-        return one_line(str(cell.error))
+        return "  ".join([one_line(str(cell.error)), *retried])
     scores = [f"{metric}={_score(value)}" for metric, value in cell.scores.items()]
     errors = [f"{metric}: {one_line(text)}" for metric, text in cell.score_errors.items()]
     stale = [f"changed since: {', '.join(cell.stale)}"] if cell.stale else []
-    return "  ".join(scores + errors + stale)
+    return "  ".join(scores + errors + stale + retried)
+
+
+def retries_text(retries: int) -> str:
+    """`1 retry`, `2 retries`."""
+    return "1 retry" if retries == 1 else f"{retries} retries"
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -131,7 +139,8 @@ def bodies_line(report: BatchReport) -> str:
     cached = f" ({hits} more answered by the node result cache)" if hits else ""
     saved = f", {1 - ran / alone:.0%} saved" if alone > ran else ""
     by = " by sharing" if saved and not hits else ""
-    return f"node bodies of the batch: {ran}{cached}, against {alone} unshared{saved}{by}"
+    retried = f"; {retries_text(report.retries)} after transient errors" if report.retries else ""
+    return f"node bodies of the batch: {ran}{cached}, against {alone} unshared{saved}{by}{retried}"
 
 
 def headline(report: BatchReport) -> str | None:

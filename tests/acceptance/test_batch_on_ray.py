@@ -30,12 +30,15 @@ HERE = Path(__file__).parent
 class State(TypedDict):
     log: Annotated[list[str], operator.add]
     kill: bool
+    hang: bool
 
 def node(name):
     def body(state: State):
-        if name == "n4b" and state["kill"]:
+        if name == "n5b" and state["kill"] and "n4b" in state["log"]:
             time.sleep(0.5)
             os._exit(1)
+        if name == "n5b" and state["hang"]:
+            time.sleep(300)
         (current_workspace() / f"{name[:2]}.txt").write_text(name + str(len(state["log"])))
         return {"log": [name]}
     return body
@@ -169,7 +172,10 @@ def bench(server: PrefectServer, ray: Any, folder: Path) -> Iterator[TestBench]:
 
 
 def cases(*names: str) -> list[dict[str, Any]]:
-    return [{"id": name, "state": {"log": [], "kill": name.startswith("killer")}} for name in names]
+    return [
+        {"id": name, "state": {"log": [], "kill": name == "killer", "hang": name == "hanging"}}
+        for name in names
+    ]
 
 
 def answers(bench: TestBench, result: Any) -> dict[tuple[str, str], Any]:
@@ -235,18 +241,59 @@ def _events(client: httpx.Client, name: str, batch: str, expected: int) -> list[
     return found
 
 
-def test_a_killed_worker_costs_its_cell_and_no_other_case(bench: TestBench) -> None:
-    """The node calls os._exit: crashed, not failed; the other cases are complete."""
-    result = bench.batch(
-        {"n4": ["original", "b"]}, cases("killer", "u", "v"), runner="ray", batch_id="killed"
-    )
+def task_states(server: PrefectServer, batch: str) -> set[str]:
+    """States of a batch's task runs, once none is Running or 60 s have passed."""
+    with httpx.Client(base_url=server.url) as client:
+        tags = {"flow_runs": {"tags": {"all_": [f"batch:{batch}"]}}, "limit": 200}
+        for _ in range(60):
+            states = {
+                run["state_name"] for run in client.post("/task_runs/filter", json=tags).json()
+            }
+            if not states & {"Running", "Pending"}:
+                break
+            time.sleep(1)
+    return states
+
+
+def test_a_killed_worker_costs_its_cell_and_no_other(
+    bench: TestBench, server: PrefectServer
+) -> None:
+    """One of 200 cells calls os._exit: crashed, not failed; 199 complete, every body counted."""
+    names = [f"c{number}" for number in range(49)]
+    matrix = {"n4": ["original", "b"], "n5": ["original", "b"]}
+    result = bench.batch(matrix, cases("killer", *names), runner="ray", batch_id="killed")
     ends = {(cell.case_id, cell.combination): cell.status for cell in result.cells}
-    assert ends["killer", "n4=b"] == "crashed"
-    others = {end for (case, _), end in ends.items() if case != "killer"}
-    assert others == {"completed"}
+    assert len(ends) == 200
+    assert [key for key, end in ends.items() if end == "crashed"] == [("killer", "n4=b,n5=b")]
+    assert list(ends.values()).count("completed") == 199
     assert result.status == "failed"
-    row = next(row for row in result.table() if row.combination == "n4=b")
-    assert (row.crashed, row.completed, row.failed) == (1, 2, 0)
+    assert result.node_executions == 50 * (4 + 2 + 4) - 1
+    row = next(row for row in result.table() if row.combination == "n4=b,n5=b")
+    assert (row.crashed, row.completed, row.failed) == (1, 49, 0)
+    assert task_states(server, "killed") == {"Completed", "Crashed"}
+
+
+def test_a_node_that_hangs_costs_its_cell_and_its_worker(
+    bench: TestBench, server: PrefectServer
+) -> None:
+    """The worker is replaced: its other items are complete, and no task run is lost."""
+    began = time.monotonic()
+    result = bench.batch(
+        {"n5": ["original", "b"]},
+        cases("hanging", "r", "s", "t"),
+        runner="ray",
+        batch_id="hangs",
+        time_limit=3,
+    )
+    assert time.monotonic() - began < 60
+    ends = {(cell.case_id, cell.combination): cell for cell in result.cells}
+    failed = ends.pop(("hanging", "n5=b"))
+    assert {cell.status for cell in ends.values()} == {"completed"}
+    assert failed.error is not None
+    assert (failed.status, failed.error.type) == ("failed", "TimeLimitExceeded")
+    assert failed.error.node == "n5"
+    assert result.node_executions == 4 * 7
+    assert task_states(server, "hangs") == {"Completed"}
 
 
 def test_threads_run_the_same_flow(bench: TestBench) -> None:

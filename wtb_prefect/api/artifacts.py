@@ -73,6 +73,8 @@ def summary_markdown(report: BatchReport, plan: BatchPlan) -> str:
         parts.insert(1, f"**MOCKED: {nodes}**. These scores are not of the real workflow.")
     if checked := self_check_lines(report.self_check):
         parts.append("\n".join(f"- {_plain(line.strip())}" for line in checked))
+    if report.retries:
+        parts.append(f"Attempts after transient errors: **{report.retries}**.")
     if report.best is not None:
         parts.append(f"Best mean of the primary metric: **{_plain(report.best)}**.")
     if plan.unshared_reasons:
@@ -205,9 +207,14 @@ class ProgressArtifact:
             self._update()
 
     def _update(self) -> None:
-        if self._artifact is not None:
-            with optional("progress artifact not updated"):
+        if self._artifact is None:
+            return
+        with optional("progress artifact not updated"):
+            try:
                 update_progress_artifact(artifact_id=self._artifact, progress=self._percent())
+            except httpx.ConnectError:
+                self._artifact = None  # the server is gone, and every call takes seconds to fail
+                raise
 
     def _percent(self) -> float:
         with self._open_uow() as uow:

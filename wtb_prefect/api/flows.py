@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, tags
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
@@ -20,6 +22,8 @@ from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
 from wtb_prefect.api.remote_calls import make_room
 from wtb_prefect.api.segment_task import run_segments
+from wtb_prefect.api.without_server import WithoutServer, server_is_lost
+from wtb_prefect.api.worker_end import left_answer
 from wtb_prefect.application.batch_test import BatchEnd, run_batch_test
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, stored_request
 from wtb_prefect.application.read_results import BatchReport, read_report
@@ -31,7 +35,7 @@ from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
-from wtb_prefect.infrastructure.event_loop import run_blocking
+from wtb_prefect.infrastructure.event_loop import run_in_thread, was_terminated
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.infrastructure.secrets import mask_secrets
 
@@ -41,6 +45,18 @@ class FlowOptions(BaseModel):
 
     self_check: int | None = Field(
         None, ge=0, description="Cells to run again on their own, and to compare."
+    )
+    retries: int | None = Field(
+        None, ge=0, description="Attempts after a transient error, per execution."
+    )
+    time_limit: float | None = Field(
+        None, gt=0, description="Seconds a cell may take, its shared prefix included."
+    )
+    retry_failed: bool | None = Field(
+        None, description="Failed cells go on from their last record."
+    )
+    fail_fast: bool | None = Field(
+        None, description="Start nothing new after the first failed cell."
     )
 
     def as_asked(self, options: RunOptions) -> RunOptions:
@@ -86,7 +102,7 @@ def batch_test(
         share_prefixes: Run what combinations have in common once.
         max_parallel: Stretches of execution in flight at once, over all workers.
         locations: Where the project keeps its things, if not where it says itself.
-        options: How the batch is run: what is checked again.
+        options: How the batch is run: retries, time limit, failed cells, what is checked again.
     """
     where = None if locations is None else ProjectLocations.from_json(locations)
     with masked_errors():
@@ -154,15 +170,29 @@ def _run(
             "batch_id": scope.batch_id,
             "parallel": 1 if definition.cwd else ceil(max_parallel / slots),
         }
-        runners.append(PrefectSegmentRunner(run_segments, parameters=parameters, slots=slots))
+        runners.append(
+            PrefectSegmentRunner(
+                run_segments,
+                parameters=parameters,
+                slots=slots,
+                left_answer=partial(left_answer, open_uow=session.open_uow),
+                instead=WithoutServer(parameters, slots).submit,
+                is_lost=server_is_lost,
+            )
+        )
         return runners[0]
 
     run = BatchRun(
-        owner=this_process(), runner_name=_runner_name(), is_alive=is_alive, on_plan=on_plan
+        owner=this_process(),
+        runner_name=_runner_name(),
+        is_alive=is_alive,
+        on_plan=on_plan,
+        was_terminated=was_terminated,
     )
     try:
         with tags(f"project:{definition.name}"):
-            end = run_blocking(run_batch_test(request, session, make_runner, run))
+            # Not in the main thread: there a signal's exception could hit any callback of the loop.
+            end = run_in_thread(run_batch_test(request, session, make_runner, run))
     except BaseException as exc:  # told, then raised: what ended the batch is not decided here
         for plan in plans:
             announce_batch(plan.batch_id, definition.name, *_early_end(exc))
@@ -172,14 +202,15 @@ def _run(
             runner.close()
         for bar in progress:
             bar.__exit__(None, None, None)
-    return _publish(end, session, definition)
+    return _publish(end, session, definition, shown=not any(r.server_lost for r in runners))
 
 
 def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:
-    interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError, SystemExit))
-    return "interrupted" if interrupted else "failed", {
-        "reason": mask_secrets(f"{type(exc).__name__}: {exc}")
-    }
+    reason = mask_secrets(f"{type(exc).__name__}: {exc}")
+    if isinstance(exc, (SystemExit, TerminationSignal)):
+        return "cancelled", {"reason": reason}
+    interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError))
+    return "interrupted" if interrupted else "failed", {"reason": reason}
 
 
 def _slots(max_parallel: int) -> int:
@@ -197,10 +228,14 @@ def _runner_name() -> str:
     return "ray" if on_ray else "threads"
 
 
-def _publish(end: BatchEnd, session: Session, definition: ProjectDefinition) -> dict[str, Any]:
+def _publish(
+    end: BatchEnd, session: Session, definition: ProjectDefinition, *, shown: bool
+) -> dict[str, Any]:
     cell_ids = {planned.cell.cell_id for planned in end.plan.cells}
     report = read_report(session.open_uow, end.plan.batch_id, cell_ids)
     summary = summary_of(report, end)
+    if not shown:
+        return summary  # each call to a lost server takes seconds to fail
     with optional("summary artifact not created"):
         publish_summary(report, end.plan)
     announce_batch(end.plan.batch_id, definition.name, "finished", summary)

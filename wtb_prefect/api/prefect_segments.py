@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
@@ -47,6 +47,7 @@ class _Submitted:
     number: int
     chunk: Chunk
     future: PrefectFuture[dict[str, Any]]
+    is_task: bool
 
 
 class PrefectSegmentRunner:
@@ -56,15 +57,29 @@ class PrefectSegmentRunner:
         task: a sync task `(..., chunk: dict) -> dict`; its result is what `result_to_json` gives.
         parameters: the task's other parameters, the same for every chunk.
         slots: how many chunks run at once.
+        left_answer: what a worker that ended itself has left of a task run, if it did.
+        instead: runs a chunk without Prefect, once the server is lost; None: nothing does.
+        is_lost: looks whether it is.
     """
 
     def __init__(
-        self, task: Task[..., dict[str, Any]], *, parameters: Mapping[str, Any], slots: int
+        self,
+        task: Task[..., dict[str, Any]],
+        *,
+        parameters: Mapping[str, Any],
+        slots: int,
+        left_answer: Callable[[UUID], dict[str, Any] | None] = lambda _: None,
+        instead: Callable[[dict[str, Any]], PrefectFuture[Any]] | None = None,
+        is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         # Our ledger decides what runs again; with caching on, equal inputs give an old result.
         self._task = task.with_options(retries=0, cache_policy=NO_CACHE)
         self._parameters = dict(parameters)
         self._slots = slots
+        self._left_answer = left_answer
+        self._instead = instead
+        self._is_lost = is_lost
+        self._server_lost = False
         self._count = 0
         self._unfinished: dict[UUID, _Submitted] = {}
         self._done: asyncio.Queue[_Submitted] = asyncio.Queue()
@@ -83,12 +98,9 @@ class PrefectSegmentRunner:
     def submit(self, chunk: Chunk) -> None:
         """Starts a chunk as a task run. Call it on the event loop that awaits the results."""
         self._count += 1
-        items = len(chunk.items)
-        name = f"segments {self._count} ({items} item{'' if items == 1 else 's'})"
-        future = self._task.with_options(task_run_name=name).submit(
-            **self._parameters, chunk=chunk_to_json(chunk)
-        )
-        submitted = _Submitted(self._count, chunk, future)
+        is_task = self._instead is None or not self._server_lost
+        future = self._submit_task(chunk) if is_task else self._submit_call(chunk)
+        submitted = _Submitted(self._count, chunk, future, is_task)
         self._unfinished[future.task_run_id] = submitted
         loop = asyncio.get_running_loop()
 
@@ -99,6 +111,18 @@ class PrefectSegmentRunner:
 
         future.add_done_callback(tell)
 
+    def _submit_task(self, chunk: Chunk) -> PrefectFuture[dict[str, Any]]:
+        items = len(chunk.items)
+        name = f"segments {self._count} ({items} item{'' if items == 1 else 's'})"
+        future: PrefectFuture[dict[str, Any]] = self._task.with_options(task_run_name=name).submit(
+            **self._parameters, chunk=chunk_to_json(chunk)
+        )
+        return future
+
+    def _submit_call(self, chunk: Chunk) -> PrefectFuture[dict[str, Any]]:
+        assert self._instead is not None
+        return self._instead(chunk_to_json(chunk))
+
     async def next_result(self) -> ChunkResult:
         """The next finished chunk's result; a lost worker's items come back as `lost`."""
         if not self._unfinished:
@@ -107,11 +131,16 @@ class PrefectSegmentRunner:
         del self._unfinished[submitted.future.task_run_id]
         return await asyncio.to_thread(self._result, submitted)
 
+    @property
+    def server_lost(self) -> bool:
+        """Whether the server was found to be lost."""
+        return self._server_lost
+
     def close(self) -> None:
         """Ends what still runs and sets its task runs to Crashed; at most about 10 s. Call it in a
         `finally`: after an ordinary end it only waits for what is being reconciled."""
         self._cancel([submitted.future for submitted in self._unfinished.values()])
-        for submitted in self._unfinished.values():
+        for submitted in [] if self._server_lost else self._unfinished.values():
             self._reconciler.crashed(
                 submitted.future.task_run_id, "stopped: the batch ended before this chunk did"
             )
@@ -134,15 +163,36 @@ class PrefectSegmentRunner:
     def _result(self, submitted: _Submitted) -> ChunkResult:
         state = _final_state(submitted.future)
         if state.is_crashed():
-            reason = _one_line(state.message or state.name or "no reason given")
-            self._reconciler.crashed(submitted.future.task_run_id, reason)
-            return self._lost(submitted, reason)
+            return self._crashed(submitted, state)
         answer: Any = submitted.future.result(raise_on_failure=False)
+        if isinstance(answer, BaseException) and self._for_want_of_a_server(submitted):
+            return ChunkResult(remaining=submitted.chunk.items)
         if isinstance(answer, InfrastructureError | ConnectionError):
             return self._lost(submitted, f"{type(answer).__name__}: {answer}")
         if isinstance(answer, BaseException):
             raise answer
         return result_from_json(answer)
+
+    def _crashed(self, submitted: _Submitted, state: State[Any]) -> ChunkResult:
+        left = self._left_answer(submitted.future.task_run_id)
+        if left is not None:
+            logger.warning("The worker of chunk %s ended: a node hangs", submitted.number)
+            return result_from_json(left)
+        if self._for_want_of_a_server(submitted):
+            return ChunkResult(remaining=submitted.chunk.items)
+        reason = _one_line(state.message or state.name or "no reason given")
+        if not self._server_lost:
+            self._reconciler.crashed(submitted.future.task_run_id, reason)
+        return self._lost(submitted, reason)
+
+    def _for_want_of_a_server(self, submitted: _Submitted) -> bool:
+        """Whether a task failed because its server is lost, which is not its items' fault."""
+        if not submitted.is_task or self._instead is None:
+            return False
+        if not self._server_lost and self._is_lost():
+            self._server_lost = True
+            logger.warning("The Prefect server does not answer any more: going on without it")
+        return self._server_lost
 
     def _lost(self, submitted: _Submitted, reason: str) -> ChunkResult:
         logger.warning("Chunk %s was lost: %s", submitted.number, reason)

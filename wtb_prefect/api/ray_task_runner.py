@@ -28,6 +28,7 @@ from prefect.tasks import Task
 from prefect.utilities.engine import collect_task_run_inputs_sync
 
 from wtb_prefect.api.prefect_segments import drain_worker_queues
+from wtb_prefect.api.worker_end import end_if_a_node_hangs
 from wtb_prefect.errors import InfrastructureError
 
 RAY_MISSING = (
@@ -163,6 +164,14 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
         )
         return PrefectRayFuture(task_run_id=task_run_id, wrapped_future=reference)
 
+    def submit_call(
+        self, call_id: UUID, function: Callable[..., Any], arguments: dict[str, Any]
+    ) -> PrefectRayFuture[Any]:
+        """A plain call on a worker, of which Prefect's server knows nothing."""
+        call = self.start().remote(max_retries=0)(_call)
+        reference = call.options(name=function.__name__).remote(function, arguments)
+        return PrefectRayFuture(task_run_id=call_id, wrapped_future=reference)
+
     def cancel(self, future: PrefectFuture[Any]) -> None:
         """Ends the task at once, with its worker process."""
         if isinstance(future, PrefectRayFuture):
@@ -204,6 +213,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             return RayTaskRunner._run_prefect_task(*upstream_ray_obj_refs, **arguments)
         finally:
             drain_worker_queues()
+            end_if_a_node_hangs()
 
     def _in_lasting_thread(self, connect: Callable[[], None]) -> None:
         """The kernel kills a private Ray when the *thread* that started it ends, and this process
@@ -274,6 +284,13 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             "log_to_driver": False,  # Prefect has the workers' logs; here they break the display
             **self.init_kwargs,
         }
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    try:
+        return function(**arguments)
+    finally:
+        end_if_a_node_hangs()
 
 
 @contextlib.contextmanager

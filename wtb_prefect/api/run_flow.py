@@ -7,11 +7,17 @@ import sys
 from typing import Any, Literal
 
 from prefect import tags
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from wtb_prefect.api.flows import batch_test
 from wtb_prefect.api.server import prefect_server
+from wtb_prefect.api.without_server import ServerLostError, server_is_lost
 from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.errors import WTBError
+
+CLIENT_RETRIES = 2
+"""Prefect's default of 5 waits 62 s for a server that is gone, at every call."""
 
 
 def run_batch_flow(
@@ -29,6 +35,7 @@ def run_batch_flow(
     small machine the two starting at once time each other out.
 
     Raises:
+        ServerLostError: the server ended before the run; how far the batch is stands in the ledger.
         InfrastructureError: no server, or Ray does not start.
     """
     chosen = batch_test
@@ -38,13 +45,26 @@ def run_batch_flow(
         )
         chosen = batch_test.with_options(task_runner=threads)  # type: ignore[arg-type]  # its futures are a subclass
     home = locations.output_dir / "prefect"
-    with prefect_server(home) as server, tags("wtb", f"batch:{batch_id}"):
+    with (
+        prefect_server(home) as server,
+        tags("wtb", f"batch:{batch_id}"),
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: CLIENT_RETRIES}),
+    ):
         until = " (while the batch runs)" if server.started_here else ""
         print(f"wtb: watch at {server.ui_url}/runs{until}", file=sys.stderr)  # noqa: T201 - said in one line
-        summary = chosen(
-            project=project,
-            batch_id=batch_id,
-            max_parallel=max_parallel,
-            locations=locations.to_json(),
-        )
+        try:
+            summary = chosen(
+                project=project,
+                batch_id=batch_id,
+                max_parallel=max_parallel,
+                locations=locations.to_json(),
+            )
+        except WTBError:
+            raise
+        except Exception as error:
+            if server_is_lost():
+                raise ServerLostError(
+                    f"the Prefect server at {server.url} was lost ({type(error).__name__})"
+                ) from error
+            raise
     return int(summary["node_executions"])

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import get_run_logger, task
+from prefect.context import TaskRunContext
+from prefect.logging import get_logger
 
 from wtb_prefect.api.events import announce_execution
 from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import chunk_from_json, result_to_json
 from wtb_prefect.api.remote_calls import remote_calls_here
+from wtb_prefect.api.worker_end import leave_answer
 from wtb_prefect.application.run_batch import stored_scope
 from wtb_prefect.application.run_chunk import first_failure, run_chunk
+from wtb_prefect.application.session import Announce
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.project import ProjectLocations
@@ -25,20 +29,30 @@ def execute_chunk(
     batch_id: str,
     parallel: int,
     chunk: dict[str, Any],
+    answer_id: str | None = None,
+    announce: Announce = announce_execution,
 ) -> dict[str, Any]:
-    """Runs a chunk here. All arguments are JSON values; cases are read from the ledger."""
+    """Runs a chunk here. All arguments are JSON values; cases are read from the ledger.
+
+    `answer_id` is under what a worker that has to end leaves its answer; default the task run's id.
+    """
     work = chunk_from_json(chunk)
     definition = load_project(project, ProjectLocations.from_json(locations))
     calls = remote_calls_here(project, locations) if definition.remote else None
-    with open_session(definition, announce_execution, calls) as session:
+    with open_session(definition, announce, calls) as session:
         scope = stored_scope(batch_id, session)
         try:
             result = run_blocking(run_chunk(work, scope, session, parallel))
         except BaseExceptionGroup as group:
             # The stretches of a chunk fail as a group; the first failure is the one to report.
             raise first_failure(group) from None
-    get_run_logger().info("%s items, %s node bodies", len(work.items), result.node_executions)
-    return result_to_json(result)
+        answer = result_to_json(result)
+        hung = leave_answer(answer, session, answer_id)
+    logger = get_run_logger() if TaskRunContext.get() else get_logger("wtb.segments")
+    logger.info("%s items, %s node bodies", len(work.items), result.node_executions)
+    for node in hung:
+        logger.warning("Node %r still runs in a thread, which nothing can stop", node)
+    return answer
 
 
 @task(name="run-segments", persist_result=False)

@@ -23,6 +23,7 @@ from wtb_prefect.application.run_batch import (
 from wtb_prefect.application.self_check import self_check
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.batch_test import BatchStatus
+from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
 
 MakeRunner = Callable[[BatchScope], SegmentRunner]
@@ -76,7 +77,7 @@ async def run_batch_test(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     plan = claim_batch(plan, base, run, session)
-    bodies = 0
+    before = bodies_of(plan.batch_id, session)
     status: BatchStatus | None = BatchStatus.FAILED
     try:
         if run.on_plan is not None:
@@ -85,14 +86,33 @@ async def run_batch_test(
         if items:
             # Functions that only this process has are in the plan, not in the ledger.
             scope = replace(stored_scope(plan.batch_id, session), mocks=plan.mocks)
-            bodies = await run_items(items, make_runner(scope), plan, session)
+            await run_items(items, make_runner(scope), plan, session)
         if plan.options.self_check:
             await check_itself(plan, session)
         status = None
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        status = BatchStatus.INTERRUPTED
+    except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        status = BatchStatus.CANCELLED if run.was_terminated() else BatchStatus.INTERRUPTED
         raise
     finally:
+        # From the ledger: a worker that died had recorded work that no result tells of.
+        bodies = max(0, bodies_of(plan.batch_id, session) - before)
         final = close_batch(plan, session, bodies, status)
         session.workspaces.sweep()
     return BatchEnd(plan=plan, status=final, node_executions=bodies)
+
+
+def bodies_of(batch_id: str, session: Session) -> int:
+    """The node bodies recorded for a batch so far."""
+    with session.open_uow() as uow:
+        return uow.executions.total_bodies(batch_id)
+
+
+def has_ended(batch_id: str, session: Session) -> bool:
+    """Whether every cell of a batch has its end, or a failure has stopped it: its books are closed
+    and nobody runs it."""
+    with session.open_uow() as uow:
+        batch, counts = uow.batch_tests.get(batch_id), uow.cells.count(batch_id)
+    if batch is None or batch.owner is not None:
+        return False
+    is_open = any(counts.get(s, 0) for s in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING))
+    return not is_open or batch.status is BatchStatus.INTERRUPTED

@@ -82,16 +82,20 @@ class CellState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
-    """A cell, what the ledger has of it, and for a stale or kept one what changed since."""
+    """A cell, what the ledger has of it, and for a stale or kept one what changed since.
+
+    `again`: it failed and is to be tried again from its last record.
+    """
 
     cell: BatchCell
     state: CellState
     changed: tuple[str, ...] = ()
+    again: bool = False
 
     @property
     def is_wanted(self) -> bool:
         """Whether running the plan runs this cell."""
-        return self.state in (CellState.NEW, CellState.STALE)
+        return self.state in (CellState.NEW, CellState.STALE) or self.again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,12 +355,16 @@ def _compare(
     recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
     unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
     elsewhere = uow.cells.find_completed(unknown)
-    keep_stale = options.keep_stale
-    planned = tuple(
-        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), keep_stale)
+    planned = [
+        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), options.keep_stale)
         for cell in cells
-    )
-    return _to_record(planned, options.record, uow) if options.record else planned
+    ]
+    if options.retry_failed:
+        planned = [
+            replace(known, cell=cell, again=True) if known.state is CellState.FAILED else known
+            for known, cell in zip(planned, cells, strict=True)
+        ]
+    return _to_record(planned, options.record, uow) if options.record else tuple(planned)
 
 
 def _to_record(

@@ -29,8 +29,9 @@ class BatchReport:
 
     `node_executions` are the bodies recorded for the batch, `cache_hits` the visits that the node
     result cache answered instead, `unshared_node_executions` the bodies that the same cells would
-    have cost one by one and without the cache. Where nodes are `mocked` nothing is called best. Of
-    a `self_check` the last one: cells checked, and the differences found.
+    have cost one by one and without the cache, `retries` the attempts after a transient error.
+    Where nodes are `mocked` nothing is called best. Of a `self_check` the last one: cells checked,
+    and the differences found.
     """
 
     batch: BatchTest
@@ -42,6 +43,7 @@ class BatchReport:
     cache_hits: int = 0
     mocked: tuple[str, ...] = ()
     self_check: Mapping[str, Any] | None = None
+    retries: int = 0
 
 
 def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> BatchTest:
@@ -98,6 +100,7 @@ def read_report(
         cache_hits=sum(execution.cache_hits for execution in ran.values()),
         mocked=mocked,
         self_check=checked,
+        retries=sum(execution.retries for execution in ran.values()),
     )
 
 
@@ -152,6 +155,7 @@ def _cell_result(
         cache_hits=first.cache_hits + sum(e.cache_hits for e in line),
         input_tokens=first.input_tokens + sum(e.input_tokens for e in line),
         output_tokens=first.output_tokens + sum(e.output_tokens for e in line),
+        retries=sum(e.retries for e in line),
         unshared_reason=cell.unshared_reason,
         stale=cell.stale,
     )

@@ -26,8 +26,10 @@ from wtb_prefect.application.step_records import (
     Record,
     Spent,
     Visit,
+    attributed,
     claim,
     claims_of,
+    cut_off,
     result_of,
     runs_alone,
 )
@@ -180,18 +182,21 @@ class StepRecorder:
         if found is None:
             return
         _, visit = found
-        self._end(visit)
         visit.error = replace(error, node=visit.node)
+        self._end(visit)
+
+    def cut_off(self, failure_of: Callable[[tuple[str, ...]], NodeFailure]) -> NodeFailure:
+        """Fails the visits that were stopped; told of their nodes, `failure_of` says how."""
+        running = cut_off(visit for _, _, visit in self._open_visits())
+        failure = failure_of(tuple(visit.node for visit in running))
+        for visit in running:
+            visit.error = replace(failure, node=visit.node)
+            self._end(visit)
+        return failure
 
     def attributed(self, error: NodeFailure) -> NodeFailure:
-        """What ended the run, with the node of the current super-step that raised it, if one did.
-
-        Several siblings may fail at once, and a failure that an error handler took is none. Inside
-        a subgraph the innermost node is the one that raised.
-        """
-        failures = (visit.error for _, _, visit in self._open_visits() if visit.error is not None)
-        same = [f for f in failures if (f.type, f.message) == (error.type, error.message)]
-        return max(same, key=lambda f: (f.node or "").count("|"), default=error)
+        """See `step_records.attributed`, of the visits of now."""
+        return attributed(error, (visit for _, _, visit in self._open_visits()))
 
     async def output_returned(self, task_id: str, place: str, output: Any) -> None:
         """See `StepObserver.output_returned`; written with the boundary of the visit."""

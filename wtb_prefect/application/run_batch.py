@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from wtb_prefect.application.fail_fast import is_stopped, stop_batch
 from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.mock_nodes import dump_mocks, load_mocks
@@ -35,7 +36,11 @@ from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import BatchBusyError, NotFoundError
 
 MAX_LOSSES = 3
-"""How often an item may lose its worker before its cells are given up as crashed."""
+"""How often an item, and the stretches before it, may lose their worker before its cells are given
+up as crashed."""
+
+SUSPICIOUS = 2
+"""From so many losses on, an item is dealt alone and only up to its next forks."""
 
 _RETURNS = 8
 """How many chunks may hand their forks back: bounds the number of chunks of a batch."""
@@ -46,12 +51,17 @@ IsAlive = Callable[[Owner], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRun:
-    """How a batch is run: by whom, on what, and how to tell whether another owner still lives."""
+    """How a batch is run: by whom, on what, and how to tell whether another owner still lives.
+
+    `was_terminated` says, when it ended early, whether that was asked for (SIGTERM, a cancelled
+    flow run) and not an interruption at the keyboard.
+    """
 
     owner: Owner
     runner_name: str
     is_alive: IsAlive
     on_plan: Callable[[BatchPlan], None] | None = None
+    was_terminated: Callable[[], bool] = lambda: False
 
 
 def register_batch(
@@ -109,7 +119,7 @@ def _write_request(
     uow.cases.save_many(cases)
     current = compare_again(plan, uow)
     states = (CellState.NEW, CellState.STALE, CellState.ADOPTED)
-    uow.cells.save_many(planned.cell for planned in current.cells if planned.state in states)
+    uow.cells.save_many(p.cell for p in current.cells if p.state in states or p.again)
     uow.cells.mark_stale(_marks(current))
     return current
 
@@ -188,21 +198,20 @@ def root_items(plan: BatchPlan) -> list[WorkItem]:
 
 async def run_items(
     items: list[WorkItem], runner: SegmentRunner, plan: BatchPlan, session: Session
-) -> int:
-    """Deals items to the runner until all have ended; returns the node bodies that were run."""
+) -> None:
+    """Deals items to the runner until all have ended, or until a failure stops the batch."""
     dealer = _Dealer(ready=list(items), slots=runner.slots, roots=len(items))
-    bodies = 0
     outside: set[str] = set()
     while dealer.ready or runner.in_flight:
         while dealer.ready and runner.in_flight < runner.slots:
             runner.submit(dealer.next_chunk(runner.slots - runner.in_flight))
         result = await runner.next_result()
-        bodies += result.node_executions
         outside.update(result.files_outside)
         dealer.ready.extend(result.remaining)
         _give_up(dealer.take_back(result), result.lost_reason, plan, session)
+        if plan.options.fail_fast and is_stopped(plan.batch_id, session):
+            dealer.ready.clear()
     warn_of_files_outside(outside)
-    return bodies
 
 
 def close_batch(
@@ -235,11 +244,12 @@ class _Dealer:
 
     def next_chunk(self, free: int) -> Chunk:
         """The next chunk, taken from `ready`."""
-        alone = next((item for item in self.ready if self.losses[item] > 1), None)
+        alone = next((item for item in self.ready if self._losses_of(item) >= SUSPICIOUS), None)
         if alone is not None:
-            # One of these may kill its worker: it must not take its neighbours along.
+            # One stretch of these may kill its worker: it must not take its neighbours along, nor
+            # the stretches beside it in its own case.
             self.ready.remove(alone)
-            return Chunk(items=(alone,), return_forks=False)
+            return Chunk(items=(alone,), return_forks=True)
         hand_back = self.slots > 1 and len(self.ready) < free and self.returned < _RETURNS
         if hand_back:
             self.returned += 1
@@ -253,12 +263,21 @@ class _Dealer:
         """Puts lost items back, and returns those that were lost too often."""
         hopeless = []
         for item in result.lost:
-            self.losses[item] += 1
+            self.losses[item] = self._losses_of(item) + 1
             if self.losses[item] < MAX_LOSSES:
                 self.ready.append(item)
             else:
                 hopeless.append(item)
         return hopeless
+
+    def _losses_of(self, item: WorkItem) -> int:
+        """An item's losses, those of the stretches it came from included."""
+        return max((n for lost, n in self.losses.items() if _comes_from(item, lost)), default=0)
+
+
+def _comes_from(item: WorkItem, other: WorkItem) -> bool:
+    same = (item.case_id, item.repeat) == (other.case_id, other.repeat)
+    return same and set(item.combinations) <= set(other.combinations)
 
 
 def _give_up(items: list[WorkItem], reason: str | None, plan: BatchPlan, session: Session) -> None:
@@ -269,6 +288,8 @@ def _give_up(items: list[WorkItem], reason: str | None, plan: BatchPlan, session
             ids = [cell_id_of(plan.batch_id, item.case_id, item.repeat, n) for n in item.wanted]
             open_ids = [i for i in ids if not _has_ended(uow, i)]
             uow.cells.resolve(open_ids, None, ExecutionStatus.CRASHED, None)
+            if open_ids and plan.options.fail_fast:
+                stop_batch(uow, plan.batch_id)
             uow.audit_log.append(
                 _audit(session, "cells.crashed", plan.batch_id, cells=open_ids, reason=reason)
             )
@@ -336,7 +357,9 @@ def _status(uow: UnitOfWork, batch_id: str) -> BatchStatus:
     counts = uow.cells.count(batch_id)
     unfinished = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.CRASHED)
     if any(counts.get(status, 0) for status in unfinished):
-        return BatchStatus.FAILED
+        batch = uow.batch_tests.get(batch_id)
+        stopped = batch is not None and batch.status is BatchStatus.INTERRUPTED
+        return BatchStatus.INTERRUPTED if stopped else BatchStatus.FAILED
     return BatchStatus.COMPLETED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from wtb_prefect.application.fail_fast import is_stopped
 from wtb_prefect.application.run_segment import SegmentOutcome, run_segment
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.interfaces.segment_runner import Chunk, ChunkResult, WorkItem
@@ -58,6 +59,9 @@ async def _worker(work: _Work, return_forks: bool, scope: BatchScope, session: S
             # Another worker may still fork; wait until one of them ends a stretch.
             work.changed.clear()
             await work.changed.wait()
+            continue
+        if scope.options.fail_fast and is_stopped(scope.batch_id, session):
+            work.stack.clear()
             continue
         item = work.stack.pop()
         work.running += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.errors import InvalidInputError
@@ -12,6 +13,10 @@ from wtb_prefect.errors import InvalidInputError
 class RunSettings(TypedDict, total=False):
     """The arguments of `TestBench.batch` that say how to run; see `RunOptions`."""
 
+    time_limit: float | None
+    retries: int
+    retry_failed: bool
+    fail_fast: bool
     keep_stale: bool
     use_cache: bool
     record: Sequence[str]
@@ -30,12 +35,19 @@ def run_options(settings: RunSettings) -> RunOptions:
     record = settings.get("record", ())
     if isinstance(record, str) or not all(isinstance(node, str) for node in record):
         raise InvalidInputError(f"record is {record!r}; a list of node names is needed")
-    checked = settings.get("self_check", 0)
-    if not isinstance(checked, int) or isinstance(checked, bool) or checked < 0:
-        raise InvalidInputError(f"self_check is {checked!r}; 0 or more is needed")
-    return RunOptions(
-        keep_stale=settings.get("keep_stale", False),
-        use_cache=settings.get("use_cache", True),
-        record=tuple(dict.fromkeys(record)),
-        self_check=checked,
-    )
+    asked: Any = {**settings, "record": tuple(dict.fromkeys(record))}
+    options = RunOptions(**asked)
+    limit = options.time_limit
+    if limit is not None and not _is_time(limit):
+        raise InvalidInputError(f"time_limit is {limit!r}; more than 0 seconds are needed")
+    for name in ("retries", "self_check"):
+        number = getattr(options, name)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise InvalidInputError(f"{name} is {number!r}; 0 or more are needed")
+    return options
+
+
+def _is_time(value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and value > 0

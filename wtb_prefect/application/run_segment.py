@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from wtb_prefect.application.answers import CaseAnswers
+from wtb_prefect.application.attempts import Attempt, Budget, counted, run_attempts
 from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.evaluate import Evidence, evaluate, score_fingerprints
 from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
+from wtb_prefect.application.fail_fast import stop_batch
 from wtb_prefect.application.find_past import PastPoint, begin_there, find_past, root_key
 from wtb_prefect.application.load_case import load_case
 from wtb_prefect.application.mock_nodes import item_mocks, marks_of, mock_roots
@@ -18,6 +20,7 @@ from wtb_prefect.application.read_history import boundaries_behind, read_boundar
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.recorded_nodes import kept_result
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.application.time_limit import Deadline, advance_until, deadline_of
 from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
@@ -80,7 +83,7 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
         )
         known = uow.executions.get(stretch.execution_id)
         parent = _parent(uow, item.parent_id)
-    if known is not None and known.status.is_final:
+    if known is not None and known.status.is_final and not _is_retried(known, scope):
         return await _already_done(item, known, prepared, scope, session)
     if known is not None and known.head is not None:
         begin = _rewound(known, session)
@@ -118,6 +121,12 @@ def _parent(uow: UnitOfWork, execution_id: str | None) -> _Parent | None:
     if found is None or found.head is None:
         raise LedgerError(f"execution {execution_id}, to be forked, is not in the ledger")
     return _Parent(execution=found, links=uow.checkpoint_files.list(execution_id))
+
+
+def _is_retried(known: Execution, scope: BatchScope) -> bool:
+    """Whether it failed in an earlier run and this one is asked to try again."""
+    failed = known.status is ExecutionStatus.FAILED and scope.options.retry_failed
+    return failed and (known.finished_at is None or known.finished_at < scope.began)
 
 
 async def _already_done(
@@ -166,6 +175,39 @@ async def _run(
     scope: BatchScope,
     session: Session,
 ) -> SegmentOutcome:
+    deadline = deadline_of(begin.execution, scope.options.time_limit, session)
+
+    async def run_once(begin: _Begin) -> Attempt:
+        return await _attempt(item, begin, prepared, deadline, scope, session)
+
+    budget = Budget(retries=scope.options.retries, deadline=deadline)
+    last, earlier = await run_attempts(run_once, partial(_again, session), begin, budget, session)
+    ended, recorder, workspace, stop = last.ended, last.recorder, last.workspace, last.stop
+    results: list[EvaluationResult] = []
+    if stop.kind is StopKind.COMPLETED and session.evaluators:
+        recorder.flush()  # evaluators see every boundary, and may take long
+        results = await _score(ended, prepared, session, workspace)
+    _record_end(item, ended, recorder, results, scope, session)
+    session.announce(ended)
+    if ended.status is ExecutionStatus.COMPLETED:
+        workspace.remove()  # everything in it is in the blob store; a failed one is kept to look at
+    children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()
+    return SegmentOutcome(
+        children=children,
+        node_executions=earlier + recorder.spent.bodies,
+        execution_id=ended.execution_id,
+    )
+
+
+async def _attempt(
+    item: WorkItem,
+    begin: _Begin,
+    prepared: PreparedCase,
+    deadline: Deadline,
+    scope: BatchScope,
+    session: Session,
+) -> Attempt:
+    """Runs an execution from where it stands, until it stops; the end is not recorded yet."""
     execution = begin.execution
     tree = CommitTree(session.open_uow, execution.commit_id)
     workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
@@ -196,24 +238,19 @@ async def _run(
         kept=frozenset(scope.options.record),
     )
     try:
-        stop = await session.engine.advance(request, recorder)
+        stop = await advance_until(deadline, request, recorder, session)
     finally:
         visible.cancel()
     ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
-    results: list[EvaluationResult] = []
-    if stop.kind is StopKind.COMPLETED and session.evaluators:
-        recorder.flush()  # evaluators see every boundary, and may take long
-        results = await _score(ended, prepared, session, workspace)
-    _record_end(item, ended, recorder, results, scope, session)
-    session.announce(ended)
-    if ended.status is ExecutionStatus.COMPLETED:
-        workspace.remove()  # everything in it is in the blob store; a failed one is kept to look at
-    children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()
-    return SegmentOutcome(
-        children=children,
-        node_executions=recorder.spent.bodies,
-        execution_id=ended.execution_id,
-    )
+    return Attempt(ended=ended, recorder=recorder, workspace=workspace, stop=stop)
+
+
+def _again(session: Session, execution: Execution) -> _Begin:
+    """Where an execution goes on after a failed attempt."""
+    if execution.head is not None:
+        return _rewound(execution, session)
+    session.checkpoints.delete(thread_id(execution.execution_id))  # it failed before any record
+    return _Begin(execution=execution)
 
 
 def _advance(begin: _Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
@@ -329,8 +366,13 @@ def _rewound(known: Execution, session: Session) -> _Begin:
         if b.entry_checkpoint_id in points and b.exit_checkpoint_id is None and not b.error
     }
     session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending, heads.all)
+    going_on = replace(known, status=ExecutionStatus.RUNNING, error=None, finished_at=None)
+    if known.status is ExecutionStatus.FAILED:
+        with session.open_uow(write=True) as uow:
+            uow.executions.save(going_on)  # killed from now on, it is not a failed one again
+            uow.commit()
     return _Begin(
-        execution=replace(known, status=ExecutionStatus.RUNNING),
+        execution=going_on,
         sequence=links[-1].sequence + 1,
         heads=heads,
         store_id=links[-1].store_id,
@@ -372,13 +414,7 @@ def _record_end(
 ) -> None:
     with session.open_uow(write=True) as uow:
         recorder.write_end(uow)
-        uow.executions.save(
-            replace(
-                ended,
-                node_executions=ended.node_executions + recorder.spent.bodies,
-                cache_hits=ended.cache_hits + recorder.spent.cache_hits,
-            )
-        )
+        uow.executions.save(counted(ended, recorder))
         if ended.kind is not ExecutionKind.SEGMENT:
             uow.evaluation_results.replace(ended.execution_id, results)
             _resolve(uow, item, scope, ended)
@@ -397,6 +433,8 @@ def _record_end(
 def _resolve(uow: UnitOfWork, item: WorkItem, scope: BatchScope, execution: Execution) -> None:
     ids = [scope.cell_id(item.case_id, item.repeat, name) for name in item.wanted]
     uow.cells.resolve(ids, execution.execution_id, execution.status, execution.unshared_reason)
+    if scope.options.fail_fast and execution.status is ExecutionStatus.FAILED:
+        stop_batch(uow, scope.batch_id)
 
 
 async def _score(

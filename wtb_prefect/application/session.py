@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from wtb_prefect.application.retry_policy import Backoff
 from wtb_prefect.domain.batch_test import Case, RunOptions, StoredCase, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.execution import Execution
@@ -54,6 +55,7 @@ class Session:
     resolve: Callable[[str], Any]
     fingerprint: Callable[[Any], str]
     answer_functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    backoff: Backoff = field(default_factory=Backoff)
 
     @property
     def evaluators(self) -> tuple[EvaluatorSpec, ...]:

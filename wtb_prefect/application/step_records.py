@@ -46,7 +46,31 @@ class Visit:
     @property
     def cached(self) -> bool:
         """Whether a cache answered: it finished, and no body of it ran."""
-        return self.finished and not (self.calls or self.opened or self.replayed or self.mocked)
+        answered = self.finished and self.error is None
+        return answered and not (self.calls or self.opened or self.replayed or self.mocked)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it had no end of its own; LangGraph reports some as cancelled."""
+        if self.error is not None:
+            return self.error.type == "CancelledError"
+        return not (self.finished or self.replayed)
+
+
+def cut_off(visits: Iterable[Visit]) -> list[Visit]:
+    """Those that had no end of their own, the innermost first."""
+    return sorted((visit for visit in visits if visit.is_cut_off), key=lambda visit: visit.opened)
+
+
+def attributed(error: NodeFailure, visits: Iterable[Visit]) -> NodeFailure:
+    """What ended a run, with the node of the current super-step that raised it, if one did.
+
+    Several siblings may fail at once, and a failure that an error handler took is none. Inside a
+    subgraph the innermost node is the one that raised.
+    """
+    failures = (visit.error for visit in visits if visit.error is not None)
+    same = [f for f in failures if (f.type, f.message) == (error.type, error.message)]
+    return max(same, key=lambda f: (f.node or "").count("|"), default=error)
 
 
 def runs_alone(visit: Visit, others: Iterable[Visit]) -> bool:

@@ -87,6 +87,7 @@ def open_session(
         project.recursion_limit,
         cache,
         RemoteNodes(project.remote, remote_calls),
+        project.transient,
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))

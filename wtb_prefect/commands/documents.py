@@ -54,6 +54,7 @@ def report_document(report: BatchReport, *, cells: bool) -> dict[str, Any]:
         "node_executions": report.node_executions,
         "cache_hits": report.cache_hits,
         "unshared_node_executions": report.unshared_node_executions,
+        "retries": report.retries,
         "table": report.rows,
         "not_completed": [cell_document(cell) for cell in unfinished(report.cells)],
     }
@@ -80,6 +81,7 @@ def cell_document(cell: CellResult) -> dict[str, Any]:
         "input_tokens": cell.input_tokens,
         "output_tokens": cell.output_tokens,
         "unshared_reason": cell.unshared_reason,
+        "retries": cell.retries,
         "stale": cell.stale,
     }
 

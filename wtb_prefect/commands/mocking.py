@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from wtb_prefect.application.run_options import RunSettings
 from wtb_prefect.domain.mock_node import Recorded
 from wtb_prefect.errors import InvalidInputError
 
@@ -60,15 +59,6 @@ def mocks_of(args: Namespace) -> dict[str, Any]:
         node, _, batch = text.partition("=")
         _add(mocks, node, Recorded(batch or None))
     return mocks
-
-
-def checks_of(args: Namespace) -> RunSettings:
-    """What a command keeps, records and checks."""
-    return {
-        "keep_stale": getattr(args, "keep_stale", False),
-        "record": getattr(args, "record", []),
-        "self_check": getattr(args, "self_check", 0),
-    }
 
 
 def _add(mocks: dict[str, Any], node: str, output: Any) -> None:

@@ -14,12 +14,15 @@ from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan
 from wtb_prefect.application.read_self_check import self_check_lines
 from wtb_prefect.commands.documents import plan_document, report_document
-from wtb_prefect.commands.mocking import checks_of, mocks_of
+from wtb_prefect.commands.mocking import mocks_of
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.progress import BatchProgress, Standing
 from wtb_prefect.commands.projects import load_project
+from wtb_prefect.commands.run_settings import run_settings
 from wtb_prefect.commands.starter import write_starter
+from wtb_prefect.domain.batch_test import BatchStatus
 from wtb_prefect.errors import InvalidInputError, NotFoundError, WTBError
+from wtb_prefect.infrastructure.event_loop import TERMINATED
 from wtb_prefect.infrastructure.logs.capture import silenced
 from wtb_prefect.sdk.batch_result import BatchResult
 from wtb_prefect.sdk.test_bench import RUNNERS, TestBench
@@ -39,8 +42,8 @@ def plan(args: Namespace, out: Output) -> int:
             repeats=args.repeats,
             share_prefixes=args.share,
             batch_id=args.batch_id,
-            keep_stale=args.keep_stale,
             mocks=mocks_of(args),
+            **run_settings(args),
         )
     for line in terminal.plan_lines(found):
         out.say(line)
@@ -60,9 +63,9 @@ def run(args: Namespace, out: Output) -> int:
         try:
             result = _watched(bench, request, args, out, plans)
             _show(result, args, out)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as exc:
             out.note(_interrupted(bench, plans))
-            return 130
+            return 130 if isinstance(exc, KeyboardInterrupt) else TERMINATED
     failed = terminal.unfinished(result.report.cells) or _differs(result, args)
     return 1 if failed else 0
 
@@ -97,7 +100,7 @@ def _watched(
             max_parallel=args.max_parallel,
             batch_id=args.batch_id,
             on_plan=on_plan,
-            **checks_of(args),
+            **run_settings(args),
         )
 
 
@@ -133,6 +136,9 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
         out.say(f"{cell.status}: {cell.combination} on {cell.case_id}: {line}", style="red")
     if len(failed) > SHOWN_FAILURES:
         out.say(f"and {len(failed) - SHOWN_FAILURES} cells more that are not completed")
+    if result.status == BatchStatus.INTERRUPTED:
+        left = sum(row.missing for row in report.rows)
+        out.say(f"stopped at the first failed cell: {left} cells not run; run again to go on")
     for line in _next(result, args.project):
         out.say(line)
     out.data({**report_document(report, cells=args.cells_too), "run_now": result.node_executions})

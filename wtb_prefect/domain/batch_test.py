@@ -162,8 +162,8 @@ class CellResult:
     """One cell as results show it.
 
     `scores` maps metric -> number or label; failed evaluators are in `score_errors`. `duration`
-    (seconds), node bodies and tokens include the shared prefix. `stale` names what has changed
-    since, if the cell was kept on request.
+    (seconds), node bodies, tokens and `retries` (attempts after a transient error) include the
+    shared prefix. `stale` names what has changed since, if the cell was kept on request.
     """
 
     cell_id: str
@@ -182,6 +182,7 @@ class CellResult:
     output_tokens: int = 0
     unshared_reason: str | None = None
     stale: tuple[str, ...] = ()
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ class ProjectDefinition:
     context: Any = None
     cwd: str | None = None
     remote: tuple[RemoteNode, ...] = ()
+    transient: tuple[type[BaseException], ...] = ()
 
     @property
     def workflow_id(self) -> str:

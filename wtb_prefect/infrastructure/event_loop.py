@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from wtb_prefect.infrastructure.node_threads import NodeThreads
 
 T = TypeVar("T")
 
-NODE_THREADS = 64
-"""Sync nodes run in threads; asyncio's default of cores + 4 would hold back waiting nodes."""
+TERMINATED = 128 + signal.SIGTERM
+"""The exit status of a process that ended because it was asked to."""
+
+
+class _Ending:
+    """Why a run is cancelled: set before its tasks hear of it."""
+
+    terminated = False
+
+
+_ending: ContextVar[_Ending] = ContextVar("wtb_ending")
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end, also where an event loop is running already (a notebook)."""
-    if asyncio._get_running_loop() is None:
+    if asyncio._get_running_loop() is not None:
+        return run_in_thread(work)
+    ending = _Ending()
+    with _context(ending), _sigterm_as_exit(ending):
         return asyncio.run(_with_threads(work))
-    return _in_thread(work)
 
 
-async def _with_threads(work: Coroutine[Any, Any, T]) -> T:
-    loop = asyncio.get_running_loop()
-    pool = ThreadPoolExecutor(NODE_THREADS, thread_name_prefix="wtb-node")
-    loop.set_default_executor(pool)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        # Ctrl-C: a sync node cannot be stopped, and closing the loop would wait for it. Its
-        # result is not recorded; the node runs again when the batch goes on.
-        pool.shutdown(wait=False, cancel_futures=True)
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        raise
+def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """The same in a loop of its own in a thread of its own.
 
-
-def _in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """A loop of its own in a thread of its own; Ctrl-C cancels it and waits for its clean-up.
-
-    The copied context carries a Prefect flow run, to whose task runner tasks are submitted.
+    What a signal raises here meanwhile (Ctrl-C, SIGTERM where somebody handles it) cancels the
+    work and waits for its clean-up. The copied context carries a Prefect flow run, to whose task
+    runner tasks are submitted.
     """
     loops: list[asyncio.AbstractEventLoop] = []
     ready = threading.Event()
@@ -49,12 +53,60 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
         ready.set()
         return await _with_threads(work)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="wtb-loop") as pool:
+    ending = _Ending()
+    with (
+        _context(ending),
+        _sigterm_as_exit(ending),
+        ThreadPoolExecutor(1, thread_name_prefix="wtb-loop") as pool,
+    ):
         future = pool.submit(copy_context().run, asyncio.run, body())
         try:
             return future.result()
-        except KeyboardInterrupt:
-            ready.wait()
-            for task in asyncio.all_tasks(loops[0]):
-                loops[0].call_soon_threadsafe(task.cancel)
+        except BaseException as exc:  # raised on, when the work has closed its books
+            if not future.done():
+                ending.terminated = not isinstance(exc, KeyboardInterrupt)
+                ready.wait()
+                for task in asyncio.all_tasks(loops[0]):
+                    loops[0].call_soon_threadsafe(task.cancel)
             raise
+
+
+def was_terminated() -> bool:
+    """Whether the run this is called in was asked to end, and not interrupted at the keyboard."""
+    ending = _ending.get(None)
+    return ending is not None and ending.terminated
+
+
+async def _with_threads(work: Coroutine[Any, Any, T]) -> T:
+    # After Ctrl-C a sync node may still run: closing the loop does not wait for it. Its result is
+    # not recorded; the node runs again when the batch goes on.
+    asyncio.get_running_loop().set_default_executor(NodeThreads())
+    return await work
+
+
+@contextmanager
+def _context(ending: _Ending) -> Iterator[None]:
+    token = _ending.set(ending)
+    try:
+        yield
+    finally:
+        _ending.reset(token)
+
+
+@contextmanager
+def _sigterm_as_exit(ending: _Ending) -> Iterator[None]:
+    """SIGTERM as `SystemExit`, where nobody handles it: books are closed before the end."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        ending.terminated = True
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,7 +10,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
-from wtb_prefect.application.batch_test import plan_request, register_request, run_batch_test
+from wtb_prefect.application.batch_test import (
+    bodies_of,
+    has_ended,
+    plan_request,
+    register_request,
+    run_batch_test,
+)
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
 from wtb_prefect.application.read_cases import Cases
@@ -28,14 +34,14 @@ from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.bootstrap.session import open_session
-from wtb_prefect.domain.batch_test import RunOptions
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
 from wtb_prefect.domain.log_line import LogLine
 from wtb_prefect.errors import InvalidInputError, NotFoundError
-from wtb_prefect.infrastructure.event_loop import run_blocking
+from wtb_prefect.infrastructure.event_loop import run_blocking, was_terminated
 from wtb_prefect.infrastructure.inline_runner import InlineRunner
+from wtb_prefect.infrastructure.node_threads import GRACE_SECONDS, nodes_left_behind
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 from wtb_prefect.sdk.check_run import check_not_loading, stretches_in_flight
@@ -43,6 +49,9 @@ from wtb_prefect.sdk.workflow_project import WorkflowProject
 
 OnPlan = Callable[[BatchPlan], None]
 RunnerName = Literal["ray", "threads", "inline"]
+LEFT_BEHIND = (
+    "wtb: node {!r} still runs in a thread, which nothing can stop before the process ends"
+)
 RUNNERS: tuple[RunnerName, ...] = ("ray", "threads", "inline")
 
 
@@ -90,8 +99,8 @@ class TestBench:
         repeats: int = 1,
         share_prefixes: bool = True,
         batch_id: str | None = None,
-        keep_stale: bool = False,
         mocks: Mapping[str, Any] | None = None,
+        **options: Unpack[RunSettings],
     ) -> BatchPlan:
         """What a batch would run, what the ledger has already, what is stale and why.
 
@@ -103,7 +112,7 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
-            options=RunOptions(keep_stale=keep_stale),
+            options=run_options(options),
             mocks=mocks or {},
         )
         return plan_request(request, self.session)
@@ -134,11 +143,15 @@ class TestBench:
             batch_id: a name for the batch, to extend it later. None: made from the request.
             on_plan: called with the plan before anything runs.
             mocks: node -> output that stands for it, function of the state, or `Recorded`.
-            options: how to run. `keep_stale`: leave done cells as they are whose code, case or
-                files have changed since (False). `use_cache`: answer nodes declared as cached from
-                the node result cache, and keep their results in it (True). `record`: nodes whose
-                outputs are kept, to be replayed by later batches. `self_check`: cells to run again
-                on their own and to compare (0).
+            options: how to run. `retries`: attempts after a transient error, per execution (3).
+                `time_limit`: seconds a cell may take, its shared prefix included (None: any).
+                `retry_failed`: failed cells go on from their last record (False).
+                `fail_fast`: after the first failed cell nothing new is started (False).
+                `keep_stale`: done cells whose code, case or files have changed since are left as
+                they are (False). `use_cache`: answer nodes declared as cached from the node result
+                cache, and keep their results in it (True). `record`: nodes whose outputs are kept,
+                to be replayed by later batches. `self_check`: cells to run again on their own and
+                to compare (0).
 
         Raises:
             InvalidInputError: the request cannot be run as written.
@@ -161,6 +174,8 @@ class TestBench:
             plan, bodies = run_blocking(self._run_inline(request, parallel, on_plan))
         else:
             plan, bodies = self._run_flow(request, name, parallel, on_plan)
+        for node in nodes_left_behind(grace=GRACE_SECONDS):
+            print(LEFT_BEHIND.format(node), file=sys.stderr)  # noqa: T201 - said in one line
         cell_ids = {planned.cell.cell_id for planned in plan.cells}
         return self._result(plan.batch_id, bodies, cell_ids, plan)
 
@@ -173,7 +188,11 @@ class TestBench:
     ) -> tuple[BatchPlan, int]:
         session = self.session
         run = BatchRun(
-            owner=this_process(), runner_name="inline", is_alive=is_alive, on_plan=on_plan
+            owner=this_process(),
+            runner_name="inline",
+            is_alive=is_alive,
+            on_plan=on_plan,
+            was_terminated=was_terminated,
         )
         end = await run_batch_test(
             request, session, lambda scope: InlineRunner(scope, session, parallel), run
@@ -198,14 +217,22 @@ class TestBench:
         os.environ.setdefault("DO_NOT_TRACK", "1")
         # Prefect takes seconds to import: only those who run a flow pay for it.
         from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
+        from wtb_prefect.api.without_server import ServerLostError  # noqa: PLC0415
 
-        bodies = run_batch_flow(
-            project=project,
-            locations=self.project.locations,
-            batch_id=plan.batch_id,
-            runner=runner,
-            max_parallel=parallel,
-        )
+        before = bodies_of(plan.batch_id, self.session)
+        try:
+            bodies = run_batch_flow(
+                project=project,
+                locations=self.project.locations,
+                batch_id=plan.batch_id,
+                runner=runner,
+                max_parallel=parallel,
+            )
+        except ServerLostError as error:
+            if not has_ended(plan.batch_id, self.session):
+                raise
+            print(f"wtb: {error}; the results are complete", file=sys.stderr)  # noqa: T201 - said in one line
+            bodies = bodies_of(plan.batch_id, self.session) - before
         return plan, bodies
 
     def results(self, batch_id: str | None = None) -> BatchResult:

@@ -38,6 +38,8 @@ class WorkflowProject:
         cwd: `"workspace"` makes an execution's own workspace the current directory of its nodes and
             evaluators, for code that writes to relative paths. One stretch at a time then runs in a
             process: in parallel on Ray only. None leaves the current directory alone.
+        transient: exceptions of your own that may be gone at the next attempt, besides timeouts,
+            lost connections, status 429 and 5xx: the node that raised one is called again.
 
     Example:
         ```python
@@ -63,6 +65,7 @@ class WorkflowProject:
         recursion_limit: int = 25,
         context: Any = None,
         cwd: Literal["workspace"] | None = None,
+        transient: Sequence[type[BaseException]] = (),
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -75,6 +78,10 @@ class WorkflowProject:
         self._recursion_limit = recursion_limit
         self._context = context
         self.cwd = cwd
+        self._transient = tuple(transient)
+        for kind in self._transient:
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                raise InvalidInputError(f"transient names exception classes, not {kind!r}")
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -309,4 +316,5 @@ class WorkflowProject:
             context=self._context,
             cwd=self.cwd,
             remote=tuple(self._remote.values()),
+            transient=self._transient,
         )

@@ -135,7 +135,8 @@ class Stop:
     """Where an execution stands now.
 
     `gates` are the gated nodes about to run (in the order the engine met them); `not_shareable`
-    says why a copy of the checkpoint would not equal the live run, if so.
+    says why a copy of the checkpoint would not equal the live run, if so. `transient`: the error
+    may be gone at the next attempt, which should come `retry_after` seconds later or more.
     """
 
     kind: StopKind
@@ -143,6 +144,8 @@ class Stop:
     next_nodes: tuple[str, ...] = ()
     not_shareable: str | None = None
     error: NodeFailure | None = None
+    transient: bool = False
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +215,11 @@ class WorkflowEngine(Protocol):
 
         Raises only for faults that are not the workflow's.
         """
+        ...
+
+    def still_running(self, workspace: Workspace) -> tuple[str, ...]:
+        """The nodes whose bodies go on in a workspace after `advance` has ended: sync ones, which
+        nothing can stop."""
         ...
 
     def state(self, thread_id: str, checkpoint_id: CheckpointId) -> ExecutionState: ...

@@ -31,18 +31,16 @@ from wtb_prefect.domain.interfaces.workflow_engine import (
     StopKind,
     TaskStart,
 )
+from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow, VariantSpec
 from wtb_prefect.errors import InfrastructureError, NotFoundError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     LangGraphCheckpointStore,
     config_for,
 )
-from wtb_prefect.infrastructure.checkpoints.recording_saver import (
-    RecordingSaver,
-    Watch,
-    failure_of,
-)
+from wtb_prefect.infrastructure.checkpoints.recording_saver import RecordingSaver, Watch
 from wtb_prefect.infrastructure.checkpoints.serializer import check_checkpointable
+from wtb_prefect.infrastructure.node_threads import nodes_left_behind
 from wtb_prefect.infrastructure.workflow import inspect_graph
 from wtb_prefect.infrastructure.workflow.body_context import BodyContext, body_context
 from wtb_prefect.infrastructure.workflow.compile_graph import (
@@ -57,6 +55,7 @@ from wtb_prefect.infrastructure.workflow.execution_store import (
     content_of,
     is_copyable,
 )
+from wtb_prefect.infrastructure.workflow.failed_stop import failed_stop
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.mock_nodes import MockableNodeExecutor
@@ -99,6 +98,7 @@ class LangGraphEngine:
         recursion_limit: int = RECURSION_LIMIT,
         cache: ResultCache | None = None,
         remote: RemoteNodes | None = None,
+        transient: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._surroundings = surroundings
         self._source = source
@@ -111,6 +111,7 @@ class LangGraphEngine:
         # Calls of one bench may run in several threads, each with a loop of its own.
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self._recursion_limit = recursion_limit
+        self._transient = transient
         self._counts_steps = inspect_graph.has_managed_steps(source.builder)
         self._compiled: dict[tuple[Any, ...], CompiledWorkflow] = {}
         self._fingerprints: dict[tuple[str, str], str] = {}
@@ -194,7 +195,7 @@ class LangGraphEngine:
         except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
             if watch.fault is not None:
                 raise watch.fault from None
-            return Stop(kind=StopKind.FAILED, error=failure_of(exc, None))
+            return failed_stop(exc, self._transient)
         finally:
             turn.give_up()
             context.at_end.close()
@@ -207,6 +208,10 @@ class LangGraphEngine:
         if context.gate_hits:
             return self._gate_stop(request.thread_id, compiled, context, watch)
         return Stop(kind=StopKind.COMPLETED)
+
+    def still_running(self, workspace: Workspace) -> tuple[str, ...]:
+        """See `WorkflowEngine.still_running`."""
+        return nodes_left_behind(workspace)
 
     def state(self, thread_id: str, checkpoint_id: CheckpointId) -> ExecutionState:
         """See `WorkflowEngine.state`."""

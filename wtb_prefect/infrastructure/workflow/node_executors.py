@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_TASK_ID
 
+from wtb_prefect.infrastructure.node_threads import running_node
 from wtb_prefect.infrastructure.workflow.body_context import body_context
 
 
@@ -60,4 +61,5 @@ class DefaultNodeExecutor:
         context = body_context.get(None)
         if context is not None and context.observer is not None:
             context.observer.body_called(call.task_id, call.node, call.namespace)
+        running_node.set(call.node)
         return await call.proceed(call.state)
