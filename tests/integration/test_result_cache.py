@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from generated.compare import _seen
 from graphs import CALLS, State, combinations, make_body, requests, run_alone, tree_size
 from graphs import Body as B
 from hypothesis import HealthCheck, Phase, given, settings
@@ -27,7 +28,6 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send, interrupt
 from pydantic import BaseModel
 from test_fork_tree import line, text_of, variants
-from test_fork_tree_property import _seen
 
 from wtb_prefect import TestBench, WorkflowProject
 from wtb_prefect.errors import GraphError, InvalidInputError, NotFoundError
