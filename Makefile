@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint con
 # Peers have an environment of their own: their versions must not decide ours.
 PEERS := .venv-peers
 
-.PHONY: demo test check unit bench bench-peers clean setup
+.PHONY: demo test check unit fuzz bench bench-peers bench-kill clean setup
 
 setup: $(VENV)/.ready
 
@@ -33,6 +33,15 @@ check: setup
 # The fast part: no server, no Ray, no subprocess.
 unit: setup
 	$(BIN)/python -m pytest tests/unit tests/contracts
+
+# Thousands of generated graphs, at random: 35 minutes at most, in which a bug counts at once.
+fuzz: setup
+	WTB_FUZZ_EXAMPLES=5000 timeout 2100 $(BIN)/python -m pytest -x --timeout 2000 \
+		tests/integration/test_fork_tree_property.py
+
+# kill -9 of the driver at 30 random moments of the demo, then the same command.
+bench-kill: setup
+	$(BIN)/python -m benchmarks.kill_demo
 
 bench: setup
 	$(BIN)/python -m benchmarks

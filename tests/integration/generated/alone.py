@@ -78,6 +78,7 @@ class _Run:
         self.folder = folder
         self.config: Any = {"configurable": {"thread_id": "t"}, "recursion_limit": LIMIT}
         self.answers = request.listed()
+        self.begun: list[tuple[tuple[str, ...], int, Mapping[str, Any]]] = []
         self.top: Level = defaultdict(list)
         self.visits: dict[str, Visit] = {}
         self.newest: dict[tuple[str, ...], Visit] = {}
@@ -108,7 +109,7 @@ class _Run:
             options["context"] = CONTEXT
         async for namespace, event in self.graph.astream(given, self.config, **options):
             if event["type"] == "task":
-                self._begun(namespace, event["step"], event["payload"])
+                self.begun.append((namespace, event["step"], event["payload"]))
 
     async def _resume(self) -> Command[Any] | None:
         """The k-th question gets the k-th answer; open at the same time: in the tasks' order."""
@@ -128,7 +129,7 @@ class _Run:
         visit = self.visits[task["id"]] = Visit(name)
         level = self._level(namespace)
         level.setdefault(step, []).append(visit)
-        self.newest[(*namespace, name)] = visit
+        self.newest[(*_names(namespace), name)] = visit
 
     def _level(self, namespace: tuple[str, ...]) -> Level:
         if not namespace:
@@ -137,12 +138,18 @@ class _Run:
         if name:
             return self.visits[task].inner
         # A graph with memory has one namespace for all of its visits: this is the newest.
-        return self.newest[namespace].inner
+        return self.newest[_names(namespace)].inner
 
     def _weigh(self) -> None:
+        for namespace, step, task in self.begun:
+            self._begun(namespace, step, task)
         _, tasks = CALLS.take_both()
         for task, calls in tasks.items():
             self.visits[task].calls += calls
+
+
+def _names(namespace: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.partition(":")[0] for part in namespace)
 
 
 def _questions(state: StateSnapshot) -> list[Interrupt]:

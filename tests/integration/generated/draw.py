@@ -213,10 +213,18 @@ class Maker:
         end, last = inner.graph(1), inner.name()
         inner.made.edges.append((end, last))
         inner.made.nodes[last] = Body(
-            inner.path_of(last), alone=inner.ordered, goto=(after,), parent=True
+            inner.path_of(last),
+            alone=inner.ordered,
+            goto=(after,),
+            parent=True,
+            counted=self.counted,
         )
         self.made.nodes[name] = Mount(
-            self.path_of(name), inner.made, last=self.ordered, own="own" in inner.features
+            self.path_of(name),
+            inner.made,
+            last=self.ordered,
+            own="own" in inner.features,
+            counted=self.counted,
         )
         self.made.places[name] = Place(destinations=(after,))
         self.made.edges.append((start, name))
