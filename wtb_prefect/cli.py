@@ -151,7 +151,21 @@ def _add_request(parser: _Parser) -> None:
     parser.add_argument(
         "--keep-stale", action="store_true", help="leave done cells although code or case changed"
     )
+    _add_filter(parser)
+    parser.add_argument("--limit", metavar="N", type=int, help="the first N cases of these")
     _add_runner(parser)
+
+
+def _add_filter(parser: _Parser) -> None:
+    for name, what in (
+        ("case", "ID: only this case; * and ? stand for anything"),
+        ("combination", "NAME: only this combination, by its name or a pattern"),
+        ("tag", "TAG: only cases with this tag"),
+    ):
+        word, _, text = what.partition(": ")
+        parser.add_argument(
+            f"--{name}", metavar=word, action="append", default=[], help=f"{text}; repeatable"
+        )
 
 
 def _add_runner(parser: _Parser) -> None:
@@ -176,6 +190,7 @@ def _add_looks(commands: Commands) -> None:
     results = _add(commands, "results", "look:results", "compare the combinations of a batch")
     results.add_argument("project", metavar="PROJECT", help=_PROJECT)
     results.add_argument("batch", metavar="BATCH", nargs="?", help="default: the newest")
+    _add_filter(results)
     _add_cells(results)
     for name, summary in (
         ("history", "list the checkpoints behind an execution"),

@@ -22,6 +22,7 @@ _STYLES = {
     "failed": "red",
     "crashed": "red",
     "interrupted": "yellow",
+    "partial": "yellow",
     "paused": "yellow",
     "running": "cyan",
 }
@@ -159,6 +160,7 @@ def _states(plan: BatchPlan) -> str:
         CellState.STALE: "stale",
         CellState.KEPT: "stale but kept",
         CellState.NEW: "new",
+        CellState.LEFT_OUT: "left out by the filter",
     }
     return counts_line((word, plan.counts[state]) for state, word in words.items())
 

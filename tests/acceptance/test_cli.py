@@ -84,7 +84,7 @@ project.variant("a", "x", print)
 
 CASES = [
     {"id": "c1", "state": {"question": "fine", "log": []}},
-    {"id": "c2", "state": {"question": "break second!", "log": []}},
+    {"id": "c2", "state": {"question": "break second!", "log": []}, "tags": ["odd"]},
 ]
 
 MATRIX = ("--variant", "second=*", "--variant", "third=original,longer")
@@ -273,6 +273,25 @@ def test_a_project_that_moved_its_ledger_is_looked_up_again(tmp_path: Path) -> N
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_some_cells_and_then_the_rest(tmp_path: Path) -> None:
+    shell = make_shell(tmp_path)
+    stdout, _ = shell.wtb(*RUN, *MATRIX, "--limit", "1")
+    assert "8 cells: 4 new, 4 left out by the filter" in stdout
+    assert "4 cells were left out by the filter" in stdout
+    (batch,) = shell.json("list", "project.py:project")
+    assert (batch["status"], batch["cells"]) == ("partial", {"completed": 4, "pending": 4})
+    document = shell.json(*RUN, *MATRIX, "--combination", "*longer", "--case", "c?", status=1)
+    assert (document["batch_id"], document["run_now"]) == (batch["batch_id"], 4)
+    assert shell.json(*RUN, *MATRIX, status=1)["run_now"] == 1
+    look = ("results", "project.py:project", "--cells", "--case", "c2", "--combination", "second*")
+    cells = shell.json(*look)["cells"]
+    assert [(cell["case_id"], cell["status"]) for cell in cells] == [("c2", "failed")] * 2
+    tagged = shell.json("results", "project.py:project", "--tag", "odd", "--cells")["cells"]
+    assert {cell["case_id"] for cell in tagged} == {"c2"}
+    _, stderr = shell.wtb(*look, "--tag", "even", status=2)
+    assert "no tag of a case 'even'; there is: odd" in stderr
+
+
 PLAN = ("plan", "project.py:project", "--cases", "cases.jsonl")
 
 BAD = {
@@ -299,6 +318,10 @@ BAD = {
     "no JSON": ((*PLAN, "--matrix", "{second}"), "--matrix is not JSON"),
     "no matrix file": ((*PLAN, "--matrix", "@nothing.json"), "nothing.json cannot be read"),
     "two matrices": ((*PLAN, *MATRIX, "--matrix", "{}"), "not both"),
+    "no such case": ((*PLAN, "--case", "c9*"), "no case 'c9*'; there is: c1, c2"),
+    "no such combination": ((*RUN, "--combination", "loud"), "'loud'; there is: baseline"),
+    "no such tag": ((*RUN, "--tag", "even"), "'even'; there is: odd"),
+    "no case at all": ((*RUN, "--limit", "0"), "limit is 0"),
     "no batch": (("results", "project.py:project"), "has no batch yet"),
     "no such command": (("rnu",), "invalid choice: 'rnu'"),
     "no command": ((), "required: COMMAND"),

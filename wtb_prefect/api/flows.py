@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from math import ceil
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from wtb_prefect.application.run_chunk import DEFAULT_PARALLEL
 from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_blocking
@@ -58,6 +60,7 @@ def batch_test(
     share_prefixes: bool = True,
     max_parallel: Annotated[int, Field(ge=1, le=1024)] = DEFAULT_PARALLEL,
     locations: dict[str, str | None] | None = None,
+    only: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs a batch test and returns its summary; the ledger holds everything else.
 
@@ -70,12 +73,16 @@ def batch_test(
         share_prefixes: Run what combinations have in common once.
         max_parallel: Stretches of execution in flight at once, over all workers.
         locations: Where the project keeps its things, if not where it says itself.
+        only: Cells to run now: cases, combinations, tags (lists), limit. Empty: as stored with the
+            batch; {}: all of them.
     """
     where = None if locations is None else ProjectLocations.from_json(locations)
     with masked_errors():
         definition = load_project(project, where)
         with open_session(definition) as session:
             request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
+            if only is not None:
+                request = replace(request, only=CellFilter.from_json(only))
             return _run(request, session, definition, project, max_parallel)
 
 

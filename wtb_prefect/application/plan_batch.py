@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from wtb_prefect.application.choose_cells import CellChoice, choose_cells, tags_of
 from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import case_fingerprints, load_cases
 from wtb_prefect.application.matrix import Matrix, expand_matrix
@@ -24,6 +25,7 @@ from wtb_prefect.application.staleness import (
     stale_kinds,
 )
 from wtb_prefect.domain.batch_test import BatchCell, Case, RunOptions, VariantCombination
+from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.identifiers import digest, stable_id, valid_name
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
@@ -40,7 +42,7 @@ class BatchRequest:
 
     `batch_id` None: made from the request itself. `reuse` is the name within which cells with equal
     fingerprints answer each other: the project, unless the user named the batch; a batch with a
-    name of its own makes its own draws.
+    name of its own makes its own draws. `only` leaves cells out of this run, not out of the batch.
     """
 
     matrix: Matrix | None
@@ -50,6 +52,7 @@ class BatchRequest:
     batch_id: str | None = None
     reuse: str | None = None
     options: RunOptions = field(default_factory=RunOptions)
+    only: CellFilter | None = None
 
 
 class CellState(StrEnum):
@@ -63,15 +66,20 @@ class CellState(StrEnum):
     STALE = "stale"
     KEPT = "kept"
     """Done, stale, and left as it is on request."""
+    LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCell:
-    """A cell, what the ledger has of it, and for a stale or kept one what changed since."""
+    """A cell, what the ledger has of it, and for a stale or kept one what changed since.
+
+    `recorded`: the ledger has it as a cell of this batch.
+    """
 
     cell: BatchCell
     state: CellState
     changed: tuple[str, ...] = ()
+    recorded: bool = False
 
     @property
     def is_wanted(self) -> bool:
@@ -108,6 +116,8 @@ class BatchPlan:
     reuse: str
     options: RunOptions
     past_reasons: tuple[str, ...] = ()
+    only: CellFilter | None = None
+    choice: CellChoice | None = None
 
     @property
     def counts(self) -> Mapping[CellState, int]:
@@ -120,15 +130,26 @@ class BatchPlan:
         """Whether prefixes will be shared."""
         return not self.unshared_reasons
 
+    def asked(self, case_id: str, combination: str) -> bool:
+        """Whether the cells of a case and combination were asked for: no filter left them out."""
+        return self.choice is None or self.choice.has(case_id, combination)
+
     @property
     def stale_reasons(self) -> Mapping[str, int]:
         """What changed -> number of cells it made stale."""
-        return Counter(name for cell in self.cells for name in cell.changed)
+        return Counter(
+            name
+            for cell in self.cells
+            if cell.state is not CellState.LEFT_OUT
+            for name in cell.changed
+        )
 
     @property
     def stale(self) -> tuple[StaleKind, ...]:
         """Stale cells by what changed, with where they will run again from; the most first."""
-        found = ((c.changed, c.state is CellState.KEPT) for c in self.cells if c.changed)
+        states = (CellState.STALE, CellState.KEPT)
+        cells = (cell for cell in self.cells if cell.state in states)
+        found = ((cell.changed, cell.state is CellState.KEPT) for cell in cells)
         restarts = bool(self.unshared_reasons or self.past_reasons)
         return stale_kinds(found, self.workflow, restarts=restarts)
 
@@ -159,8 +180,9 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         for case in cases
         for cell in _cells(batch_id, reuse, case, request.repeats, versions, session)
     ]
+    choice = choose_cells(request.only, tags_of(cases), [c.name for c in combinations])
     with session.open_uow() as uow:
-        compared = _compare(cells, batch_id, uow, keep_stale=request.options.keep_stale)
+        compared = _compare(cells, batch_id, choice, uow, keep_stale=request.options.keep_stale)
     varying = varying_nodes(combinations)
     reasons = session.engine.unshared_reasons(varying)
     if not request.share_prefixes:
@@ -179,6 +201,8 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         reuse=reuse,
         options=request.options,
         past_reasons=past_reasons(session),
+        only=request.only,
+        choice=choice,
     )
 
 
@@ -189,7 +213,8 @@ def compare_again(plan: BatchPlan, uow: UnitOfWork) -> BatchPlan:
     """
     cells = [replace(planned.cell, **_UNANSWERED) for planned in plan.cells]
     keep_stale = plan.options.keep_stale
-    return replace(plan, cells=_compare(cells, plan.batch_id, uow, keep_stale=keep_stale))
+    compared = _compare(cells, plan.batch_id, plan.choice, uow, keep_stale=keep_stale)
+    return replace(plan, cells=compared)
 
 
 _UNANSWERED: dict[str, Any] = {
@@ -218,6 +243,7 @@ def stored_request(batch_id: str, session: Session) -> BatchRequest:
         batch_id=batch_id,
         reuse=batch.request["reuse"],
         options=RunOptions.from_json(batch.request.get("options", {})),
+        only=CellFilter.from_json(batch.request.get("only", {})),
     )
 
 
@@ -330,15 +356,31 @@ def _cells(
 
 
 def _compare(
-    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, *, keep_stale: bool
+    cells: Sequence[BatchCell],
+    batch_id: str,
+    choice: CellChoice | None,
+    uow: UnitOfWork,
+    *,
+    keep_stale: bool,
 ) -> tuple[PlannedCell, ...]:
     recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
     unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
     elsewhere = uow.cells.find_completed(unknown)
-    return tuple(
+    planned = (
         _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), keep_stale)
         for cell in cells
     )
+    return tuple(
+        _chosen(replace(found, recorded=found.cell.cell_id in recorded), choice)
+        for found in planned
+    )
+
+
+def _chosen(planned: PlannedCell, choice: CellChoice | None) -> PlannedCell:
+    cell = planned.cell
+    if choice is None or not planned.is_wanted or choice.has(cell.case_id, cell.combination):
+        return planned
+    return replace(planned, state=CellState.LEFT_OUT)
 
 
 def _is_reusable(cell: BatchCell) -> bool:

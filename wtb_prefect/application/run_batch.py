@@ -108,7 +108,12 @@ def _write_request(
     uow.cases.save_many(cases)
     current = compare_again(plan, uow)
     states = (CellState.NEW, CellState.STALE, CellState.ADOPTED)
-    uow.cells.save_many(planned.cell for planned in current.cells if planned.state in states)
+    uow.cells.save_many(
+        planned.cell
+        for planned in current.cells
+        # What is left out is in the ledger as missing; what the ledger has of it stays as it is.
+        if planned.state in states or (planned.state is CellState.LEFT_OUT and not planned.recorded)
+    )
     uow.cells.mark_stale(_marks(current))
     return current
 
@@ -209,7 +214,7 @@ def close_batch(
     """Sets the final status: `status`, or what the cells say; releases ownership."""
     now = session.clock.now()
     with session.open_uow(write=True) as uow:
-        final = status or _status(uow, plan.batch_id)
+        final = status or _status(uow, plan)
         uow.batch_tests.finish(plan.batch_id, final, node_executions, now)
         uow.audit_log.append(_audit(session, f"batch.{final}", plan.batch_id))
         uow.commit()
@@ -322,17 +327,22 @@ def _batch(plan: BatchPlan, session: Session) -> BatchTest:
             "share_prefixes": plan.share_prefixes,
             "reuse": plan.reuse,
             "options": plan.options.to_json(),
+            "only": plan.only.to_json() if plan.only else {},
         },
         created_at=session.clock.now(),
     )
 
 
-def _status(uow: UnitOfWork, batch_id: str) -> BatchStatus:
-    counts = uow.cells.count(batch_id)
+def _status(uow: UnitOfWork, plan: BatchPlan) -> BatchStatus:
+    counts = uow.cells.count(plan.batch_id)
     unfinished = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.CRASHED)
-    if any(counts.get(status, 0) for status in unfinished):
+    if not any(counts.get(status, 0) for status in unfinished):
+        return BatchStatus.COMPLETED
+    if plan.choice is None:
         return BatchStatus.FAILED
-    return BatchStatus.COMPLETED
+    open_cells = (cell for cell in uow.cells.list(plan.batch_id) if cell.status in unfinished)
+    failed = any(plan.asked(cell.case_id, cell.combination) for cell in open_cells)
+    return BatchStatus.FAILED if failed else BatchStatus.PARTIAL
 
 
 def _audit(session: Session, action: str, subject: str, **details: object) -> AuditEntry:

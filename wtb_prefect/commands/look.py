@@ -13,6 +13,7 @@ from wtb_prefect import terminal
 from wtb_prefect.application.read_history import find_execution, read_files, read_history
 from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
 from wtb_prefect.bootstrap.ledger import open_ledger
+from wtb_prefect.commands.choosing import recorded_choice
 from wtb_prefect.commands.documents import batch_document, report_document
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project, load_project
@@ -59,8 +60,11 @@ def results(args: Namespace, out: Output) -> int:
             if args.batch is None and not uow.batch_tests.list(project.workflow_id):
                 raise _nothing_run(project)
             batch = find_batch(uow, project.workflow_id, args.batch)
-        report = read_report(open_uow, batch.batch_id)
+        choice = recorded_choice(args, open_uow, batch.batch_id)
+        report = read_report(open_uow, batch.batch_id, choice=choice)
     out.say(f"batch {batch.batch_id} of {batch.name}: {_standing(batch).plain}")
+    if choice is not None:
+        out.say(f"only the {len(report.cells)} cells asked for:")
     _show_report(report, args, out)
     out.data(report_document(report, cells=args.cells_too))
     return 0

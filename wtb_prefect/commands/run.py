@@ -12,6 +12,7 @@ from typing import Any
 from wtb_prefect import terminal
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan
+from wtb_prefect.commands.choosing import filter_of
 from wtb_prefect.commands.documents import plan_document, report_document
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.progress import BatchProgress, Standing
@@ -38,6 +39,7 @@ def plan(args: Namespace, out: Output) -> int:
             share_prefixes=args.share,
             batch_id=args.batch_id,
             keep_stale=args.keep_stale,
+            only=filter_of(args),
         )
     for line in terminal.plan_lines(found):
         out.say(line)
@@ -51,7 +53,7 @@ def run(args: Namespace, out: Output) -> int:
     _runner(args.runner)
     # Prefect's own lines would break the progress display; its UI still gets them all.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    request = {"matrix": _matrix(args), "cases": _cases(args)}
+    request = {"matrix": _matrix(args), "cases": _cases(args), "only": filter_of(args)}
     plans: list[BatchPlan] = []
     with TestBench(load_project(args.project)) as bench:
         try:
@@ -60,7 +62,7 @@ def run(args: Namespace, out: Output) -> int:
         except KeyboardInterrupt:
             out.note(_interrupted(bench, plans))
             return 130
-    return 1 if terminal.unfinished(result.report.cells) else 0
+    return 1 if terminal.unfinished(cell.result for cell in result.asked) else 0
 
 
 def _watched(
@@ -106,6 +108,7 @@ def demo(args: Namespace, out: Output) -> int:
     args.matrix = json.dumps(DEMO_MATRIX)
     args.variant, args.batch_id, args.repeats, args.share = [], None, 1, True
     args.keep_stale = False
+    args.case, args.combination, args.tag = [], [], []
     return run(args, out)
 
 
@@ -116,12 +119,14 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
     if best := terminal.best_line(report):
         out.say(best)
     out.say(f"{terminal.bodies_line(report)}; {result.node_executions} run now")
-    failed = terminal.unfinished(report.cells)
+    failed = terminal.unfinished(cell.result for cell in result.asked)
     for cell in failed[:SHOWN_FAILURES]:
         line = terminal.cell_line(cell)
         out.say(f"{cell.status}: {cell.combination} on {cell.case_id}: {line}", style="red")
     if len(failed) > SHOWN_FAILURES:
         out.say(f"and {len(failed) - SHOWN_FAILURES} cells more that are not completed")
+    if left := len(result.cells) - len(result.asked):
+        out.say(f"{left} cells were left out by the filter: without it the same command runs them")
     for line in _next(result, args.project):
         out.say(line)
     out.data({**report_document(report, cells=args.cells_too), "run_now": result.node_executions})
@@ -129,7 +134,8 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
 
 def _next(result: BatchResult, project: str) -> list[str]:
     lines = [f"every cell:   wtb results {project} {result.batch_id} --cells"]
-    cells = terminal.unfinished(result.report.cells) or list(result.report.cells)
+    asked = [cell.result for cell in result.asked]
+    cells = terminal.unfinished(asked) or asked
     shown = next((cell.execution_id for cell in cells if cell.execution_id), None)
     if shown is not None:
         lines.append(f"one of them:  wtb history {project} {shown[:13]}")

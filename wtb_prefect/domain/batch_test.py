@@ -95,11 +95,15 @@ class RunOptions:
 
 
 class BatchStatus(StrEnum):
-    """Where a batch test stands; `completed` means every cell has its end, failed ones included."""
+    """Where a batch test stands; `completed` means every cell has its end, failed ones included.
+
+    `partial`: so have those that were asked for, others were left out by a filter.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
+    PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"

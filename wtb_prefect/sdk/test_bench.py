@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from wtb_prefect.application.batch_test import plan_request, register_request, run_batch_test
 from wtb_prefect.application.matrix import Matrix
@@ -24,10 +24,11 @@ from wtb_prefect.application.read_history import (
 from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
+from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.bootstrap.session import open_session
-from wtb_prefect.domain.batch_test import RunOptions
+from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
@@ -89,7 +90,8 @@ class TestBench:
         repeats: int = 1,
         share_prefixes: bool = True,
         batch_id: str | None = None,
-        keep_stale: bool = False,
+        only: CellFilter | None = None,
+        **options: Unpack[RunSettings],
     ) -> BatchPlan:
         """What a batch would run, what the ledger has already, what is stale and why.
 
@@ -101,7 +103,8 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
-            options=RunOptions(keep_stale=keep_stale),
+            options=run_options(options),
+            only=only,
         )
         return plan_request(request, self.session)
 
@@ -114,9 +117,9 @@ class TestBench:
         share_prefixes: bool = True,
         max_parallel: int | None = None,
         batch_id: str | None = None,
-        use_cache: bool = True,
         on_plan: OnPlan | None = None,
-        keep_stale: bool = False,
+        only: CellFilter | None = None,
+        **options: Unpack[RunSettings],
     ) -> BatchResult:
         """Runs every cell of a request that has no valid answer yet, and returns all its cells.
 
@@ -129,10 +132,11 @@ class TestBench:
             share_prefixes: run shared prefixes once.
             max_parallel: stretches in flight at once.
             batch_id: a name for the batch, to extend it later. None: made from the request.
-            use_cache: answer nodes declared as cached from the node result cache, and keep their
-                results in it.
             on_plan: called with the plan before anything runs.
-            keep_stale: leave done cells as they are whose code, case or files have changed since.
+            only: the cells to run now; the others stay missing until a call asks for them.
+            options: how to run. `keep_stale`: leave done cells as they are whose code, case or files
+                have changed since (False). `use_cache`: answer nodes declared as cached from the
+                node result cache, and keep their results in it (True).
 
         Raises:
             InvalidInputError: the request cannot be run as written.
@@ -145,7 +149,8 @@ class TestBench:
             repeats=repeats,
             share_prefixes=share_prefixes,
             batch_id=batch_id,
-            options=RunOptions(keep_stale=keep_stale, use_cache=use_cache),
+            options=run_options(options),
+            only=only,
         )
         check_not_loading()
         name = _runner(runner)
