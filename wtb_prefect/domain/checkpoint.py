@@ -73,11 +73,23 @@ def subgraph_heads(links: Iterable[CheckpointFileLink]) -> SubgraphHeads:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSpace:
+    """What a checkpoint store takes on disk, and how much of that is free inside, in bytes."""
+
+    on_disk: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionHistory:
-    """All checkpoints an execution has behind it, oldest first, those of its ancestors included."""
+    """All checkpoints an execution has behind it, oldest first, those of its ancestors included.
+
+    Of those in `pruned` only this record is left: their values are gone.
+    """
 
     execution_id: str
     checkpoints: tuple[Checkpoint, ...] = field(default_factory=tuple)
+    pruned: frozenset[str] = frozenset()
 
     def get(self, checkpoint_id: str) -> Checkpoint | None:
         """The checkpoint of that id, or None."""
