@@ -286,6 +286,11 @@ def _has_ended(uow: UnitOfWork, cell_id: str) -> bool:
 def _refuse_if_owned(known: BatchTest | None, is_alive: IsAlive) -> None:
     # Also by this process: two calls at once would run the same executions twice.
     owner = known.owner if known is not None else None
+    if known is not None and known.status is BatchStatus.DELETING:
+        raise BatchBusyError(
+            f"batch {known.batch_id} is being deleted; to finish that: wtb delete PROJECT "
+            f"{known.batch_id}"
+        )
     if known is not None and owner is not None and is_alive(owner):
         raise BatchBusyError(
             f"batch {known.batch_id} is being run by process {owner.pid} on {owner.host}; "

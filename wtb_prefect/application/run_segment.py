@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import PurePosixPath
 
 from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.commit_tree import CommitTree
@@ -17,6 +16,7 @@ from wtb_prefect.application.read_history import boundaries_behind, read_boundar
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.trace_labels import trace_labels
+from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
 from wtb_prefect.domain.evaluation import EvaluationResult
@@ -33,7 +33,6 @@ from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.outbox import AuditEntry
-from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import LedgerError
 
 _VISIBLE_SECONDS = 0.5
@@ -137,7 +136,7 @@ async def _missing_scores(
     if have == score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected):
         return None
     tree = CommitTree(session.open_uow, known.commit_id)
-    workspace = session.workspaces.open(known.execution_id, _label(known), tree)
+    workspace = session.workspaces.open(known.execution_id, label_of(known), tree)
     try:
         return await _score(known, prepared, session, workspace)
     finally:
@@ -147,6 +146,8 @@ async def _missing_scores(
 def _children(item: WorkItem, trunk: Execution, scope: BatchScope) -> tuple[WorkItem, ...]:
     if trunk.unshared_reason is not None:
         return unshare(item, trunk.unshared_reason)
+    if trunk.is_pruned:
+        return unshare(item, "the checkpoint of its shared prefix was pruned")
     return split(item, trunk.split_nodes[0], trunk.execution_id, scope.combinations)
 
 
@@ -159,7 +160,7 @@ async def _run(
 ) -> SegmentOutcome:
     execution = begin.execution
     tree = CommitTree(session.open_uow, execution.commit_id)
-    workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
+    workspace = session.workspaces.open(execution.execution_id, label_of(execution), tree)
     recorder = StepRecorder(
         execution=execution,
         workspace=workspace,
@@ -398,12 +399,3 @@ async def _score(
     )
     prints = score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected)
     return await evaluate(session.evaluators, prints, evidence, session.clock.now())
-
-
-def _label(execution: Execution) -> str:
-    steps = ",".join(f"{node}={variant}" for node, variant in execution.path)
-    if not execution.path and not execution.gated:
-        chosen = sorted(execution.choices.items())
-        steps = ",".join(f"{node}={variant}" for node, variant in chosen if variant != ORIGINAL)
-    name = steps or ("shared" if execution.gated else "baseline")
-    return str(PurePosixPath(name) / f"{execution.case_id}-{execution.repeat}")

@@ -97,7 +97,8 @@ class RunOptions:
 class BatchStatus(StrEnum):
     """Where a batch test stands; `completed` means every cell has its end, failed ones included.
 
-    `partial`: so have those that were asked for, others were left out by a filter.
+    `partial`: so have those that were asked for, others were left out by a filter. `deleting`:
+    nothing in it counts any more; deleting it was begun and can only be finished.
     """
 
     PENDING = "pending"
@@ -107,6 +108,7 @@ class BatchStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
+    DELETING = "deleting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

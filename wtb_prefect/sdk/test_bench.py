@@ -134,8 +134,8 @@ class TestBench:
             batch_id: a name for the batch, to extend it later. None: made from the request.
             on_plan: called with the plan before anything runs.
             only: the cells to run now; the others stay missing until a call asks for them.
-            options: how to run. `keep_stale`: leave done cells as they are whose code, case or files
-                have changed since (False). `use_cache`: answer nodes declared as cached from the
+            options: how to run. `keep_stale`: leave done cells as they are although code, case or
+                files have changed (False). `use_cache`: answer nodes declared as cached from the
                 node result cache, and keep their results in it (True).
 
         Raises:

@@ -20,7 +20,7 @@ from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Own
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
-from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
@@ -183,6 +183,10 @@ class MemoryBatchTests(_Repository):
         if not owned:
             raise LedgerError(f"no batch test {batch_id!r} to own")
 
+    def delete(self, batch_id: str) -> None:
+        for table in (tables.cells, tables.cases, tables.batch_tests):
+            self._session.remove(table, batch_id=batch_id)
+
 
 class MemoryCases(_Repository):
     def get(self, batch_id: str, case_id: str) -> StoredCase | None:
@@ -209,6 +213,10 @@ class MemoryCells(_Repository):
 
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         return Counter(cell.status for cell in self.list(batch_id))
+
+    def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
+        found = map(rows.cell_of, self._session.where(tables.cells, order=("cell_id",)))
+        return [cell for cell in found if cell.execution_id in set(execution_ids)]
 
     def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
         completed = ExecutionStatus.COMPLETED.value
@@ -265,6 +273,10 @@ class MemoryExecutions(_Repository):
     def any_before(self, workflow_id: str, at: datetime) -> bool:
         found = self.list(workflow_id=workflow_id)
         return any(e.root_key is not None and e.created_at < at for e in found)
+
+    def list_children(self, execution_ids: Sequence[str]) -> builtins.list[Execution]:
+        wanted = set(execution_ids)
+        return [e for e in self.list() if e.lineage and e.lineage.parent_id in wanted]
 
     def total_bodies(self, batch_id: str) -> int:
         return sum(execution.node_executions for execution in self.list(batch_id=batch_id))
@@ -353,6 +365,17 @@ class MemoryFileCommits(_Repository):
         parents = {row[0]: row[1] for row in self._session.where(tables.file_commits)}
         return file_rows.file_tree(map(self._delta, file_rows.chain(commit_id, parents)))
 
+    def blobs(self, batch_id: str) -> dict[BlobId, int]:
+        ours = self._session.where(tables.executions, batch_id=batch_id)
+        executions = [rows.execution_of(row) for row in ours]
+        links = MemoryCheckpointFiles(self._session)
+        found = {execution.commit_id for execution in executions}
+        found |= {link.commit_id for e in executions for link in links.list(e.execution_id)}
+        parents = {row[0]: row[1] for row in self._session.where(tables.file_commits)}
+        lines = (file_rows.chain(commit, parents) for commit in found if commit is not None)
+        commits = [self.get(commit) for commit in {one for line in lines for one in line}]
+        return {m.blob_id: m.size for c in commits if c is not None for m in c.changed}
+
     def add(self, commit: FileCommit) -> None:
         if self._session.put_new(tables.file_commits, file_rows.commit_row(commit)):
             for row in file_rows.memento_rows(commit):
@@ -422,6 +445,10 @@ class MemoryOutbox(_Repository):
     def add_many(self, events: Sequence[OutboxEvent]) -> None:
         for event in events:
             self._session.put_new(tables.outbox_events, rows.event_row(event))
+
+    def delete_about(self, aggregate_ids: Sequence[str]) -> None:
+        for aggregate_id in set(aggregate_ids):
+            self._session.remove(tables.outbox_events, aggregate_id=aggregate_id)
 
 
 class MemoryAuditLog(_Repository):
