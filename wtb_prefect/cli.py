@@ -99,6 +99,7 @@ def _parser() -> _Parser:
     _add_starters(commands)
     _add_runs(commands)
     _add_looks(commands)
+    _add_removals(commands)
     doctor = _add(commands, "doctor", "doctor:doctor", "check versions, servers and folders")
     doctor.add_argument("project", metavar="PROJECT", nargs="?", help="look at its output folder")
     return parser
@@ -187,6 +188,7 @@ def _add_cells(parser: _Parser) -> None:
 def _add_looks(commands: Commands) -> None:
     listed = _add(commands, "list", "look:list_batches", "list batches, newest first")
     listed.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    listed.add_argument("--disk", action="store_true", help="what each takes on disk")
     results = _add(commands, "results", "look:results", "compare the combinations of a batch")
     results.add_argument("project", metavar="PROJECT", help=_PROJECT)
     results.add_argument("batch", metavar="BATCH", nargs="?", help="default: the newest")
@@ -210,6 +212,19 @@ def _add_looks(commands: Commands) -> None:
     )
     logs.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
     logs.add_argument("--node", metavar="NODE", help="of this node only")
+
+
+def _add_removals(commands: Commands) -> None:
+    delete = _add(commands, "delete", "delete:delete", "delete a batch, or its checkpoints")
+    delete.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    delete.add_argument("batch", metavar="BATCH", help="its id, or how the id begins")
+    delete.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="only checkpoints, all but the last of each execution; results stay",
+    )
+    delete.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
 
 
 if __name__ == "__main__":

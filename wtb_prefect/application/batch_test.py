@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from wtb_prefect.application.answers import check_importable
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
+from wtb_prefect.application.prune_checkpoints import prune_completed
 from wtb_prefect.application.run_batch import (
     BatchRun,
     IsAlive,
@@ -78,6 +79,8 @@ async def run_batch_test(
                 items, make_runner(stored_scope(plan.batch_id, session)), plan, session
             )
         status = None
+        if session.project.keep_checkpoints == "last":
+            prune_completed(plan.batch_id, session)
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = BatchStatus.INTERRUPTED
         raise

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wtb_prefect.application.run_batch import IsAlive
-from wtb_prefect.application.stores import Stores
+from wtb_prefect.application.stores import OpenStores, Stores
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
@@ -48,7 +48,7 @@ def plan_deletion(batch_id: str, is_alive: IsAlive, stores: Stores) -> Deletion:
         return _deletion(uow, batch_id, is_alive)
 
 
-def delete_batch(batch_id: str, owner: Owner, is_alive: IsAlive, stores: Stores) -> Deletion:
+def delete_batch(batch_id: str, owner: Owner, is_alive: IsAlive, stores: OpenStores) -> Deletion:
     """Deletes a batch; contents of files stay in the blob store. Raises as `plan_deletion`."""
     with stores.open_uow(write=True) as uow:
         found = _deletion(uow, batch_id, is_alive)
@@ -57,10 +57,10 @@ def delete_batch(batch_id: str, owner: Owner, is_alive: IsAlive, stores: Stores)
     stores.checkpoints.delete_many([thread_id(e.execution_id) for e in found.gone])
     for execution in found.gone:
         stores.workspaces.open(execution.execution_id, label_of(execution), {}).remove()
+        stores.logs.remove(execution.execution_id)
     stores.workspaces.sweep()
     with stores.open_uow(write=True) as uow:
-        remove_executions(uow, [execution.execution_id for execution in found.gone])
-        uow.batch_tests.delete(batch_id)
+        _remove_rows(uow, found)
         uow.audit_log.append(_audit("batch.deleted", found, stores))
         uow.commit()
     return found
@@ -71,6 +71,23 @@ def remove_executions(uow: UnitOfWork, execution_ids: Sequence[str]) -> None:
     for execution_id in execution_ids:
         uow.executions.delete(execution_id)
     uow.outbox.delete_about(execution_ids)
+
+
+def _remove_rows(uow: UnitOfWork, found: Deletion) -> None:
+    """What somebody began to use after it was marked stays as a row that says what is gone."""
+    late = _used_elsewhere(uow, found.batch.batch_id, found.gone)
+    for execution in found.gone:
+        if execution.execution_id in late:
+            uow.executions.save(
+                replace(
+                    execution,
+                    batch_id=late[execution.execution_id],
+                    metadata={**execution.metadata, "pruned": True},
+                )
+            )
+    ids = (execution.execution_id for execution in found.gone)
+    remove_executions(uow, [execution_id for execution_id in ids if execution_id not in late])
+    uow.batch_tests.delete(found.batch.batch_id)
 
 
 def _deletion(uow: UnitOfWork, batch_id: str, is_alive: IsAlive) -> Deletion:

@@ -7,19 +7,18 @@ from typing import Protocol
 
 from wtb_prefect.domain.interfaces.checkpoint_store import CheckpointStore
 from wtb_prefect.domain.interfaces.clock import Clock
+from wtb_prefect.domain.interfaces.log_files import LogFiles
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
 
 
 class Stores(Protocol):
-    """The stores of a project; a `Session` has them too."""
+    """Ledger and checkpoints of a project; a `Session` has them too."""
 
     @property
     def open_uow(self) -> OpenUnitOfWork: ...
     @property
     def checkpoints(self) -> CheckpointStore: ...
-    @property
-    def workspaces(self) -> WorkspaceStore: ...
     @property
     def clock(self) -> Clock: ...
 
@@ -31,4 +30,5 @@ class OpenStores:
     open_uow: OpenUnitOfWork
     checkpoints: CheckpointStore
     workspaces: WorkspaceStore
+    logs: LogFiles
     clock: Clock

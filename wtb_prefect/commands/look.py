@@ -10,6 +10,7 @@ from pprint import pformat
 from rich.text import Text
 
 from wtb_prefect import terminal
+from wtb_prefect.application.disk_use import ProjectDiskUse, read_disk_use
 from wtb_prefect.application.read_history import find_execution, read_files, read_history
 from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
 from wtb_prefect.bootstrap.ledger import open_ledger
@@ -35,7 +36,9 @@ def list_batches(args: Namespace, out: Output) -> int:
             with open_uow() as uow:
                 batches = uow.batch_tests.list(project.workflow_id)
                 found = [(batch, uow.cells.count(batch.batch_id)) for batch in batches]
-    table = terminal.make_table("batch", "status", "cells", "when", "runner")
+    use = _disk_use(project) if args.disk and found else None
+    sizes = ("checkpoints", "files", "workspaces", "logs") if use else ()
+    table = terminal.make_table("batch", "status", "cells", "when", "runner", *sizes)
     for batch, counts in found:
         table.add_row(
             batch.batch_id,
@@ -43,19 +46,27 @@ def list_batches(args: Namespace, out: Output) -> int:
             terminal.counts_line((status.value, n) for status, n in sorted(counts.items())),
             terminal.when(batch.started_at or batch.created_at),
             batch.runner or "",
+            *(terminal.disk_columns(use.batches[batch.batch_id]) if use else ()),
         )
+    if use:
+        table.add_row("in all", "", "", "", "", *terminal.disk_columns(use.total))
     if found:
         out.show(table)
+        if use:
+            out.say(terminal.space_line(use.space))
     else:
         out.say(f"project {project.name} has no batch yet")
-    out.data([batch_document(b, counts, owner_alive=_owner_alive(b)) for b, counts in found])
+    documents = [batch_document(b, counts, owner_alive=_owner_alive(b)) for b, counts in found]
+    if use:
+        documents = [{**d, "disk": use.batches[d["batch_id"]]} for d in documents]
+    out.data(documents)
     return 0
 
 
 def results(args: Namespace, out: Output) -> int:
     """The comparison of a batch, or its cells."""
     project = find_project(args.project)
-    with _ledger(project) as open_uow:
+    with need_ledger(project) as open_uow:
         with open_uow() as uow:
             if args.batch is None and not uow.batch_tests.list(project.workflow_id):
                 raise _nothing_run(project)
@@ -72,7 +83,7 @@ def results(args: Namespace, out: Output) -> int:
 
 def history(args: Namespace, out: Output) -> int:
     """The checkpoints behind an execution, oldest first."""
-    with _ledger(find_project(args.project)) as open_uow:
+    with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
     shown = found.checkpoints
     if args.at is not None:
@@ -95,7 +106,7 @@ def history(args: Namespace, out: Output) -> int:
 def state(args: Namespace, out: Output) -> int:
     """The values of the state now, or at a checkpoint."""
     project = load_project(args.project)
-    with _ledger(find_project(args.project)) as open_uow:
+    with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
     # The bench brings LangGraph along, which only this command needs for looking.
     from wtb_prefect.sdk.test_bench import TestBench  # noqa: PLC0415
@@ -112,7 +123,7 @@ def state(args: Namespace, out: Output) -> int:
 
 def files(args: Namespace, out: Output) -> int:
     """The files of an execution now, or at a checkpoint."""
-    with _ledger(find_project(args.project)) as open_uow:
+    with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
         at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
         tree = read_files(open_uow, found.execution_id, at)
@@ -141,11 +152,20 @@ def _show_report(report: BatchReport, args: Namespace, out: Output) -> None:
 
 
 @contextmanager
-def _ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork]:
+def need_ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork]:
+    """The ledger of a project. Raises `InvalidInputError` before its first run."""
     with open_ledger(project.locations.database_url) as open_uow:
         if open_uow is None:
             raise _nothing_run(project)
         yield open_uow
+
+
+def _disk_use(project: ProjectDefinition) -> ProjectDiskUse:
+    # Checkpoints are LangGraph's, which listing batches does not need.
+    from wtb_prefect.bootstrap.stores import open_stores  # noqa: PLC0415
+
+    with open_stores(project.locations) as stores:
+        return read_disk_use(project.workflow_id, stores)
 
 
 def _nothing_run(project: ProjectDefinition) -> InvalidInputError:

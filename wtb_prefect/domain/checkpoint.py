@@ -82,14 +82,10 @@ class StoreSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionHistory:
-    """All checkpoints an execution has behind it, oldest first, those of its ancestors included.
-
-    Of those in `pruned` only this record is left: their values are gone.
-    """
+    """All checkpoints an execution has behind it, oldest first, those of its ancestors included."""
 
     execution_id: str
     checkpoints: tuple[Checkpoint, ...] = field(default_factory=tuple)
-    pruned: frozenset[str] = frozenset()
 
     def get(self, checkpoint_id: str) -> Checkpoint | None:
         """The checkpoint of that id, or None."""

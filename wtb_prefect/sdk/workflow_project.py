@@ -10,9 +10,14 @@ from typing import Any, Literal, TypeVar, overload
 from wtb_prefect.domain.evaluation import EvaluatorSpec, Goal
 from wtb_prefect.domain.identifiers import valid_name
 from wtb_prefect.domain.node_result import CachedNode
-from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
+from wtb_prefect.domain.project import (
+    KEEP_CHECKPOINTS,
+    KeepCheckpoints,
+    ProjectDefinition,
+    ProjectLocations,
+)
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
-from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.sdk.locate_project import locate_project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +42,8 @@ class WorkflowProject:
         cwd: `"workspace"` makes an execution's own workspace the current directory of its nodes and
             evaluators, for code that writes to relative paths. One stretch at a time then runs in a
             process: in parallel on Ray only. None leaves the current directory alone.
+        keep_checkpoints: `"all"`, or `"last"`: at the end of a batch, of what only completed cells
+            stand on, all but the last checkpoint of each execution goes.
 
     Example:
         ```python
@@ -62,6 +69,7 @@ class WorkflowProject:
         recursion_limit: int = 25,
         context: Any = None,
         cwd: Literal["workspace"] | None = None,
+        keep_checkpoints: KeepCheckpoints = "all",
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -74,6 +82,11 @@ class WorkflowProject:
         self._recursion_limit = recursion_limit
         self._context = context
         self.cwd = cwd
+        if keep_checkpoints not in KEEP_CHECKPOINTS:
+            raise NotFoundError(
+                "value of keep_checkpoints", str(keep_checkpoints), KEEP_CHECKPOINTS
+            )
+        self._keep_checkpoints: KeepCheckpoints = keep_checkpoints
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
         self._cached: dict[tuple[str, str | None], CachedNode] = {}
@@ -267,4 +280,5 @@ class WorkflowProject:
             cached=tuple(self._cached.values()),
             context=self._context,
             cwd=self.cwd,
+            keep_checkpoints=self._keep_checkpoints,
         )
