@@ -131,6 +131,26 @@ def _add_runs(commands: Commands) -> None:
     run = _add(commands, "run", "run:run", "run what is missing of a batch test, and compare")
     _add_request(run)
     _add_cells(run)
+    _add_debug(commands)
+
+
+def _add_debug(commands: Commands) -> None:
+    debug = _add(commands, "debug", "debug:debug", "run one cell again under the debugger")
+    debug.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    debug.add_argument(
+        "cell",
+        metavar="CELL",
+        help="a cell's or an execution's id, or how it begins; or combination/case[/repeat]",
+    )
+    debug.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
+    debug.add_argument(
+        "--at",
+        metavar="CHECKPOINT",
+        help="from there; default: before the node that failed, or else the start",
+    )
+    debug.add_argument("--node", metavar="NODE", help="stop in this node only; default: in each")
+    debug.add_argument("--post-mortem", action="store_true", help="stop only where a node raises")
+    debug.add_argument("--keep", action="store_true", help="keep what this run recorded")
 
 
 def _add_request(parser: _Parser) -> None:

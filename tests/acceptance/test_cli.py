@@ -101,18 +101,23 @@ class Shell:
         self.env = {**kept, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
         self.env.pop("NO_COLOR", None)
 
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, stdin: Any = None, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "wtb_prefect.cli", *args],
             cwd=self.folder,
             env=self.env | env,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def wtb(self, *args: str, status: int = 0, **env: str) -> tuple[str, str]:
-        with self.start(*args, **env) as process:
+        return self.fed(None, *args, status=status, **env)
+
+    def fed(self, stdin: Any, *args: str, status: int = 0, **env: str) -> tuple[str, str]:
+        """With a file as its stdin."""
+        with self.start(*args, stdin=stdin, **env) as process:
             stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == status, stderr
         return stdout, stderr
@@ -344,18 +349,23 @@ json.dump(answers, sys.stdout)
 
 @pytest.fixture(scope="module")
 def mistakes(fresh: Shell) -> dict[str, tuple[int, str, str]]:
-    """What `wtb` answers to each of `BAD`; in one process, because importing LangGraph is slow."""
+    """What `wtb` answers to each of `BAD`."""
+    return answers(fresh, {name: args for name, (args, _) in BAD.items()})
+
+
+def answers(shell: Shell, commands: dict[str, tuple[str, ...]]) -> dict[str, tuple[int, str, str]]:
+    """Status, stdout and stderr of commands; one process, because importing LangGraph is slow."""
     answered = subprocess.run(
         [sys.executable, "-c", MANY],
-        cwd=fresh.folder,
-        env=fresh.env,
-        input=json.dumps([args for args, _ in BAD.values()]),
+        cwd=shell.folder,
+        env=shell.env,
+        input=json.dumps(list(commands.values())),
         capture_output=True,
         text=True,
         check=True,
     )
-    answers = [(status, out, err) for status, out, err in json.loads(answered.stdout)]
-    return dict(zip(BAD, answers, strict=True))
+    found = [(status, out, err) for status, out, err in json.loads(answered.stdout)]
+    return dict(zip(commands, found, strict=True))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -491,5 +501,5 @@ def test_doctor(fresh: Shell) -> None:
 def test_help_names_every_command(fresh: Shell) -> None:
     stdout, _ = fresh.wtb("--help")
     names = ("init", "demo", "plan", "run", "list", "results", "history", "state", "files", "logs")
-    for name in (*names, "doctor"):
+    for name in (*names, "debug", "delete", "doctor"):
         assert f"    {name} " in stdout

@@ -25,6 +25,7 @@ from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.node_executors import AroundExecutor
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
@@ -32,9 +33,13 @@ from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 @contextmanager
 def open_session(
-    project: ProjectDefinition, announce: Announce = announce_nothing
+    project: ProjectDefinition,
+    announce: Announce = announce_nothing,
+    around: AroundExecutor | None = None,
 ) -> Iterator[Session]:
     """A project with its graph checked and its stores open; closes what it opened.
+
+    `around` is put around the executor of every node.
 
     Raises:
         NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
@@ -78,7 +83,9 @@ def open_session(
         checkpoints,
         surroundings,
         project.recursion_limit,
-        cache,
+        # Under a debugger nodes run: an answer from the cache would not stop in them.
+        cache if around is None else None,
+        around,
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))

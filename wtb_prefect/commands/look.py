@@ -87,7 +87,7 @@ def history(args: Namespace, out: Output) -> int:
         found = _history(open_uow, args)
     shown = found.checkpoints
     if args.at is not None:
-        shown = shown[: shown.index(_checkpoint(found, args.at)) + 1]
+        shown = shown[: shown.index(find_checkpoint(found, args.at)) + 1]
     table = terminal.make_table("step", "completed", "next", "checkpoint", "when")
     for point in shown:
         table.add_row(
@@ -111,7 +111,7 @@ def state(args: Namespace, out: Output) -> int:
     # The bench brings LangGraph along, which only this command needs for looking.
     from wtb_prefect.sdk.test_bench import TestBench  # noqa: PLC0415
 
-    at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
+    at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
     with TestBench(project) as bench:
         values = bench.state(found.execution_id, at)
     for key, value in values.items():
@@ -125,7 +125,7 @@ def files(args: Namespace, out: Output) -> int:
     """The files of an execution now, or at a checkpoint."""
     with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
-        at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
+        at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
         tree = read_files(open_uow, found.execution_id, at)
     table = terminal.make_table("path", "bytes", "blob")
     for path, memento in sorted(tree.items()):
@@ -182,7 +182,8 @@ def _history(open_uow: OpenUnitOfWork, args: Namespace) -> ExecutionHistory:
     return read_history(open_uow, execution.execution_id)
 
 
-def _checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:
+def find_checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:
+    """A checkpoint of a history by its id, or how it begins. Raises as `find_execution`."""
     exact = found.get(asked)
     if exact is not None:
         return exact

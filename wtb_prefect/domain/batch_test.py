@@ -25,6 +25,13 @@ class VariantCombination:
         """The combination of a mapping node -> variant."""
         return VariantCombination(tuple(sorted(choices.items())))
 
+    @staticmethod
+    def named(name: str) -> VariantCombination:
+        """The combination of a canonical name; nodes with their original are not in it."""
+        parts = [] if name == BASELINE else name.split(",")
+        pairs = [part.partition("=") for part in parts]
+        return VariantCombination.of({node: variant for node, _, variant in pairs})
+
     @property
     def name(self) -> str:
         """The canonical name: `"answer=short,retrieve=bm25"`, or `"baseline"`."""

@@ -59,7 +59,11 @@ from wtb_prefect.infrastructure.workflow.execution_store import (
 )
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
-from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor, NodeExecutor
+from wtb_prefect.infrastructure.workflow.node_executors import (
+    AroundExecutor,
+    DefaultNodeExecutor,
+    NodeExecutor,
+)
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
 from wtb_prefect.infrastructure.workflow.questions import Questions
 from wtb_prefect.infrastructure.workflow.recursion import check_limit
@@ -94,8 +98,10 @@ class LangGraphEngine:
         surroundings: ProcessSurroundings,
         recursion_limit: int = RECURSION_LIMIT,
         cache: ResultCache | None = None,
+        around: AroundExecutor | None = None,
     ) -> None:
         self._surroundings = surroundings
+        self._around = around
         self._source = source
         self._workflow = workflow
         self._originals = {node.name: node.fingerprint for node in workflow.nodes}
@@ -367,4 +373,5 @@ class LangGraphEngine:
         executor: NodeExecutor = DefaultNodeExecutor()
         if self._cache is not None:
             executor = self._cache.wrap(executor, node, variant, self.variant_fingerprint)
-        return self._surroundings.executor(executor)
+        executor = self._surroundings.executor(executor)
+        return executor if self._around is None else self._around(node, executor)

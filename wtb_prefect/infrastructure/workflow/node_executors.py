@@ -61,3 +61,7 @@ class DefaultNodeExecutor:
         if context is not None and context.observer is not None:
             context.observer.body_called(call.task_id, call.node, call.namespace)
         return await call.proceed(call.state)
+
+
+AroundExecutor = Callable[[str, NodeExecutor], NodeExecutor]
+"""What is put around the executor of a node, by its path: a debugger."""
