@@ -80,8 +80,8 @@ def test_the_filter_travels_with_the_stored_request(bench: TestBench) -> None:
     """A flow is given the batch's id alone."""
     only = CellFilter(cases=("c3",))
     request = BatchRequest(matrix=MATRIX, cases=CASES, only=only)
-    batch_id = register_request(request, bench.session, is_alive).batch_id
+    batch_id = register_request(request, bench.session, is_alive, "threads").batch_id
     assert stored_request(batch_id, bench.session).only == only
     whole = BatchRequest(matrix=MATRIX, cases=CASES)
-    assert register_request(whole, bench.session, is_alive).batch_id == batch_id
+    assert register_request(whole, bench.session, is_alive, "threads").batch_id == batch_id
     assert not stored_request(batch_id, bench.session).only

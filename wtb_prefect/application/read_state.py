@@ -8,8 +8,8 @@ from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.errors import CheckpointError, InvalidInputError, NotFoundError
 
 
-def thread_of(execution_id: str, point: Checkpoint, stores: Stores) -> str:
-    """The thread that holds a checkpoint which lies behind an execution.
+def holder_of(execution_id: str, point: Checkpoint, stores: Stores) -> str:
+    """The execution on whose thread a checkpoint is that lies behind an execution.
 
     Raises:
         NotFoundError: no such execution.
@@ -23,7 +23,7 @@ def thread_of(execution_id: str, point: Checkpoint, stores: Stores) -> str:
     for execution in reversed(line):
         thread = thread_id(execution.execution_id)
         if stores.checkpoints.exists(thread, point.checkpoint_id):
-            return thread
+            return execution.execution_id
     if any(execution.is_pruned for execution in line):
         raise InvalidInputError(
             f"checkpoint {point.checkpoint_id} of execution {execution_id} was pruned: its values "

@@ -46,9 +46,9 @@ def debug(args: Namespace, out: Output) -> int:
         _check_node(args.node, session)
         again = _again(found, args.at, session)
         _announce(found, again, out)
-        execution = begin_again(again, session)
+        begin = begin_again(again, session)
         try:
-            ended = run_debugged(run_again(execution, again, session), debugger)
+            ended = run_debugged(run_again(begin, again, session), debugger)
             if ended is None:
                 out.say("left before the end")
                 out.data({"execution_id": None, "status": None})
@@ -56,7 +56,7 @@ def debug(args: Namespace, out: Output) -> int:
             _report(ended, found, session, args, out)
         finally:
             if not args.keep:
-                forget(execution, session)
+                forget(begin.execution, session)
     return 0 if ended.status is ExecutionStatus.COMPLETED else 1
 
 

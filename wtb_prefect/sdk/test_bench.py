@@ -23,7 +23,7 @@ from wtb_prefect.application.read_history import (
 )
 from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.application.read_results import find_batch, read_report
-from wtb_prefect.application.read_state import thread_of
+from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
@@ -235,7 +235,7 @@ class TestBench:
             point = history.latest
         if point is None:
             return {}
-        thread = thread_of(full, point, self.session)
+        thread = thread_id(holder_of(full, point, self.session))
         return self.session.engine.state(thread, CheckpointId(point.checkpoint_id)).values
 
     def files(self, execution_id: str, checkpoint_id: str | None = None) -> dict[str, FileMemento]:
