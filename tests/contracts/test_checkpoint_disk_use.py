@@ -102,14 +102,14 @@ def test_pruning_leaves_what_is_kept(store: LangGraphCheckpointStore) -> None:
     first, second, third = fill(store, "t", 3, BIG)
     other = fill(store, "other", 2)
     before = store.sizes(["t"])["t"]
-    assert store.prune("t", [third]) == 2
+    assert store.prune({"t": [third]}) == 2
     (left,) = store.history("t")
     assert (left.checkpoint_id, left.parent_id) == (third, None)
     assert left.channel_values == {"text": [BIG]}
     assert left.pending_tasks == ("task2",)
     assert not store.exists("t", first)
     assert store.sizes(["t"])["t"] <= before / 2
-    assert store.prune("t", [third]) == 0
+    assert store.prune({"t": [third]}) == 0
     assert [c.checkpoint_id for c in store.history("other")] == other
     store.fork("t", third, "u")
     assert store.load("u", third).channel_values == {"text": [BIG]}
@@ -120,7 +120,7 @@ def test_pruning_leaves_the_end_of_a_subgraph(store: LangGraphCheckpointStore) -
     """A subgraph with a memory of its own goes on from there."""
     ids = fill(store, "t", 2)
     older, newest = in_subgraph(store, "t", ids[0]), in_subgraph(store, "t", ids[1])
-    assert store.prune("t", [ids[1]]) == 2
+    assert store.prune({"t": [ids[1]]}) == 2
     config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "sub"}}
     found = store.saver.get_tuple(config)
     assert found is not None
@@ -151,7 +151,7 @@ def test_what_is_rebuilt_from_earlier_checkpoints_keeps_them(
     graph.invoke({"log": ["in"]}, config_for("t"), durability="sync")
     end = store.latest("t")
     assert end is not None
-    assert store.prune("t", [end.checkpoint_id]) == 0
+    assert store.prune({"t": [end.checkpoint_id]}) == 0
     assert graph.get_state(config_for("t")).values == {"log": ["in", "a", "b"]}
 
 

@@ -105,6 +105,5 @@ def _prune(batch_id: str, found: Pruning, stores: Stores) -> None:
         )
         uow.commit()
     stores.checkpoints.delete_many([thread_id(e.execution_id) for e in found.trunks])
-    for leaf in found.leaves:
-        assert leaf.head is not None
-        stores.checkpoints.prune(thread_id(leaf.execution_id), [leaf.head])
+    ends = {thread_id(e.execution_id): [e.head] for e in found.leaves if e.head is not None}
+    stores.checkpoints.prune(ends)

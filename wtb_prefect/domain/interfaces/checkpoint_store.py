@@ -38,8 +38,10 @@ class CheckpointStore(Protocol):
         """The same for any number of threads; what a crash leaves of them goes the next time."""
         ...
 
-    def prune(self, thread_id: str, keep: Collection[CheckpointId]) -> int:
-        """Removes a thread's checkpoints with their writes, those in `keep` excepted; counts them.
+    def prune(self, keep: Mapping[str, Collection[CheckpointId]]) -> int:
+        """Removes the checkpoints of threads with their writes; counts them.
+
+        `keep` names the threads and the checkpoints that stay of each.
 
         Of a subgraph its newest checkpoint stays. So do those from which one that is kept is
         rebuilt (`DeltaChannel`).

@@ -49,30 +49,36 @@ def delete_threads(connection: sqlite3.Connection, threads: Sequence[str]) -> No
             connection.executemany("DELETE FROM writes WHERE thread_id = ?", rows)
 
 
-def prune(connection: sqlite3.Connection, thread: str, keep: Collection[str]) -> int:
+def prune(connection: sqlite3.Connection, keep: Mapping[str, Collection[str]]) -> int:
     """See `CheckpointStore.prune`."""
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        found = connection.execute(
-            "SELECT checkpoint_ns, checkpoint_id, metadata FROM checkpoints WHERE thread_id = ?",
-            (thread,),
-        ).fetchall()
-        metadata: dict[str, dict[str, Any]] = defaultdict(dict)
-        for namespace, checkpoint, text in found:
-            metadata[namespace][checkpoint] = json.loads(text) if text else {}
-        gone = [
-            (thread, namespace, checkpoint)
-            for namespace, known in metadata.items()
-            for checkpoint in prunable(namespace, known, keep)
-        ]
-        where = "WHERE thread_id = ? AND checkpoint_ns = ? AND"
-        for statement in (
-            f"DELETE FROM checkpoints {where} checkpoint_id = ?",  # noqa: S608 - fixed text
-            f"DELETE FROM writes {where} checkpoint_id = ?",  # noqa: S608 - as above
-            # No checkpoint names a parent that its thread does not hold.
-            f"UPDATE checkpoints SET parent_checkpoint_id = NULL {where} parent_checkpoint_id = ?",  # noqa: S608 - as above
-        ):
-            connection.executemany(statement, gone)
+    count = 0
+    for chunk in _chunks(list(keep)):
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            count += sum(_prune(connection, thread, keep[thread]) for thread in chunk)
+    return count
+
+
+def _prune(connection: sqlite3.Connection, thread: str, keep: Collection[str]) -> int:
+    metadata: dict[str, dict[str, Any]] = defaultdict(dict)
+    for namespace, checkpoint, text in connection.execute(
+        "SELECT checkpoint_ns, checkpoint_id, metadata FROM checkpoints WHERE thread_id = ?",
+        (thread,),
+    ).fetchall():
+        metadata[namespace][checkpoint] = json.loads(text) if text else {}
+    gone = [
+        (thread, namespace, checkpoint)
+        for namespace, known in metadata.items()
+        for checkpoint in prunable(namespace, known, keep)
+    ]
+    where = "WHERE thread_id = ? AND checkpoint_ns = ? AND"
+    for statement in (
+        f"DELETE FROM checkpoints {where} checkpoint_id = ?",  # noqa: S608 - fixed text
+        f"DELETE FROM writes {where} checkpoint_id = ?",  # noqa: S608 - as above
+        # No checkpoint names a parent that its thread does not hold.
+        f"UPDATE checkpoints SET parent_checkpoint_id = NULL {where} parent_checkpoint_id = ?",  # noqa: S608 - as above
+    ):
+        connection.executemany(statement, gone)
     return len(gone)
 
 

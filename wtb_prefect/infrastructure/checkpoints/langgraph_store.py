@@ -210,9 +210,9 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         for thread in thread_ids:
             self.saver.delete_thread(thread)
 
-    def prune(self, thread_id: str, keep: Collection[CheckpointId]) -> int:
+    def prune(self, keep: Mapping[str, Collection[CheckpointId]]) -> int:
         """See `CheckpointStore.prune`."""
-        return memory_use.prune(self.saver, thread_id, keep)
+        return sum(memory_use.prune(self.saver, thread, kept) for thread, kept in keep.items())
 
     def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
         """See `CheckpointStore.sizes`."""
@@ -313,10 +313,10 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
         with store_faults("delete"), self.saver.lock:
             disk_use.delete_threads(self._connection, thread_ids)
 
-    def prune(self, thread_id: str, keep: Collection[CheckpointId]) -> int:
+    def prune(self, keep: Mapping[str, Collection[CheckpointId]]) -> int:
         """See `CheckpointStore.prune`."""
         with store_faults("prune"), self.saver.lock:
-            return disk_use.prune(self._connection, thread_id, keep)
+            return disk_use.prune(self._connection, keep)
 
     def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
         """See `CheckpointStore.sizes`."""
