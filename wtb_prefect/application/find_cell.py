@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wtb_prefect.application.read_history import find_execution
 from wtb_prefect.application.read_results import find_batch
-from wtb_prefect.domain.batch_test import BatchCell
+from wtb_prefect.domain.batch_test import BatchCell, BatchTest
 from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.errors import InvalidInputError, NotFoundError
@@ -24,21 +24,45 @@ class FoundCell:
 def find_cell(
     uow: UnitOfWork, workflow_id: str, asked: str, batch_id: str | None = None
 ) -> FoundCell:
-    """The cell of a batch (the newest if none is named), or of any batch by an id.
+    """The cell of a place in a batch (the newest if none is named), or of any batch by an id.
 
     Raises:
         NotFoundError: there is none.
         InvalidInputError: several begin like that, or the execution answers no cell.
     """
-    batch = find_batch(uow, workflow_id, batch_id)
-    cells = uow.cells.list(batch.batch_id)
-    cell = _at_place(cells, asked) or uow.cells.get(asked) or _begun(cells, asked)
+    cell = _cell(uow, workflow_id, asked, batch_id)
     if cell is not None:
         known = None if cell.execution_id is None else uow.executions.get(cell.execution_id)
         return FoundCell(cell=cell, execution=known)
-    if "/" in asked:
-        raise NotFoundError(f"cell of batch {batch.batch_id}", asked, map(place_of, cells))
-    return _of_execution(uow, find_execution(uow, workflow_id, asked), batch.batch_id)
+    execution = find_execution(uow, workflow_id, asked)
+    cells = uow.cells.list_by_executions([execution.execution_id])
+    if not cells:
+        raise InvalidInputError(
+            f"execution {execution.execution_id} answers no cell (it is a {execution.kind}): name "
+            "a cell, as combination/case"
+        )
+    newest = find_batch(uow, workflow_id, batch_id).batch_id
+    return FoundCell(
+        cell=min(cells, key=lambda found: found.batch_id != newest), execution=execution
+    )
+
+
+def find_cell_execution(
+    uow: UnitOfWork, workflow_id: str, asked: str, batch_id: str | None = None
+) -> Execution:
+    """The execution that answers a cell, named as for `find_cell`, or any execution by its id.
+
+    Raises:
+        NotFoundError: there is none.
+        InvalidInputError: several begin like that, or the cell has not begun yet.
+    """
+    cell = _cell(uow, workflow_id, asked, batch_id)
+    if cell is None:
+        return find_execution(uow, workflow_id, asked)
+    found = uow.executions.get(cell.execution_id) if cell.execution_id is not None else None
+    if found is None:
+        raise InvalidInputError(f"cell {place_of(cell)} is {cell.status} and has no execution yet")
+    return found
 
 
 def place_of(cell: BatchCell) -> str:
@@ -54,21 +78,24 @@ def _at_place(cells: Sequence[BatchCell], asked: str) -> BatchCell | None:
     return None
 
 
-def _begun(cells: Sequence[BatchCell], asked: str) -> BatchCell | None:
+def _cell(uow: UnitOfWork, workflow_id: str, asked: str, batch_id: str | None) -> BatchCell | None:
+    """None where `asked` may be an execution's id."""
+    batches = uow.batch_tests.list(workflow_id)
+    if batch_id is not None or batches:
+        batch = find_batch(uow, workflow_id, batch_id)
+        cells = uow.cells.list(batch.batch_id)
+        if (there := _at_place(cells, asked)) is not None:
+            return there
+        if "/" in asked:
+            raise NotFoundError(f"cell of batch {batch.batch_id}", asked, map(place_of, cells))
+    return uow.cells.get(asked) or _begun(uow, batches, asked)
+
+
+def _begun(uow: UnitOfWork, batches: Sequence[BatchTest], asked: str) -> BatchCell | None:
+    """The one cell whose id begins like that."""
+    cells = (cell for batch in batches for cell in uow.cells.list(batch.batch_id))
     found = [cell for cell in cells if asked and cell.cell_id.startswith(asked)]
     if len(found) > 1:
         ids = ", ".join(sorted(cell.cell_id for cell in found)[:5])
         raise InvalidInputError(f"{len(found)} cells begin with {asked!r}: {ids}")
     return found[0] if found else None
-
-
-def _of_execution(uow: UnitOfWork, execution: Execution, batch_id: str) -> FoundCell:
-    """Of the cells it answers, one of the batch asked for if there is one."""
-    cells = uow.cells.list_by_executions([execution.execution_id])
-    if not cells:
-        raise InvalidInputError(
-            f"execution {execution.execution_id} answers no cell (it is a {execution.kind}): name "
-            "a cell, as combination/case"
-        )
-    cell = min(cells, key=lambda found: found.batch_id != batch_id)
-    return FoundCell(cell=cell, execution=execution)

@@ -18,6 +18,7 @@ from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.session import PreparedCase, Session
+from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.checkpoint import (
     Checkpoint,
@@ -25,7 +26,13 @@ from wtb_prefect.domain.checkpoint import (
     SubgraphHeads,
     subgraph_heads,
 )
-from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus, Lineage
+from wtb_prefect.domain.execution import (
+    Execution,
+    ExecutionKind,
+    ExecutionStatus,
+    Inherited,
+    Lineage,
+)
 from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import BlobId, thread_id
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
@@ -121,8 +128,9 @@ def _forked(
     """What was pending at the checkpoint stays behind; memories of subgraphs come along."""
     link, target = links[-1], thread_id(execution.execution_id)
     standing = subgraph_heads(links).standing
-    session.checkpoints.fork(thread_id(holder), link.checkpoint_id, target, standing)
-    session.checkpoints.rewind(target, link.checkpoint_id, (), standing)
+    session.checkpoints.fork(
+        thread_id(holder), link.checkpoint_id, target, standing, with_writes=False
+    )
     return Beginning(
         execution=replace(
             execution,
@@ -133,6 +141,7 @@ def _forked(
             step=link.step,
             commit_id=link.commit_id,
             answers=source.answers,
+            inherited=Inherited(),
         ),
         heads=SubgraphHeads(standing=standing),
         store_id=link.store_id,
@@ -165,6 +174,7 @@ async def run_again(begin: Beginning, again: Again, session: Session) -> Executi
         step=execution.step,
         workspace=recorder.workspace,
         tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
+        trace=trace_labels(execution, session.project.name),
         answers=CaseAnswers(case.answers) if case.answers else None,
         answered=recorder.answers,
         store=None if begin.store_id is None else session.tracker.contents(begin.store_id),

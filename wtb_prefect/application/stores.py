@@ -7,7 +7,7 @@ from typing import Protocol
 
 from wtb_prefect.domain.interfaces.checkpoint_store import CheckpointStore
 from wtb_prefect.domain.interfaces.clock import Clock
-from wtb_prefect.domain.interfaces.log_files import LogFiles
+from wtb_prefect.domain.interfaces.surroundings import CellLogFiles
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
 
@@ -30,5 +30,5 @@ class OpenStores:
     open_uow: OpenUnitOfWork
     checkpoints: CheckpointStore
     workspaces: WorkspaceStore
-    logs: LogFiles
+    logs: CellLogFiles
     clock: Clock

@@ -13,7 +13,7 @@ from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpo
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
-from wtb_prefect.infrastructure.log_files import FolderLogFiles
+from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
@@ -37,7 +37,7 @@ def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
             open_uow=partial(SqlAlchemyUnitOfWork, database),
             checkpoints=checkpoints,
             workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
-            logs=FolderLogFiles(where.output_dir / "logs"),
+            logs=CellLogs(where.output_dir / "logs"),
             clock=SystemClock(),
         )
     finally:

@@ -9,31 +9,36 @@ from __future__ import annotations
 import builtins
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Table
-
 from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
-from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
-from wtb_prefect.domain.identifiers import BlobId, CheckpointId
+from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
-from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import LedgerError
-from wtb_prefect.infrastructure.database import file_rows, rows, tables
+from wtb_prefect.infrastructure.database import rows, tables
 from wtb_prefect.infrastructure.database.codecs import (
     json_list,
     json_object,
     prose,
     time_text,
 )
-from wtb_prefect.infrastructure.database.memory_tables import MemoryTables, Snapshot
+from wtb_prefect.infrastructure.database.memory_files import (
+    MemoryCheckpointFiles,
+    MemoryFileCommits,
+    MemoryNodeResults,
+)
+from wtb_prefect.infrastructure.database.memory_tables import (
+    MemoryRepository,
+    MemoryTables,
+    Snapshot,
+)
 
 _T = TypeVar("_T")
 
@@ -96,26 +101,7 @@ class InMemoryUnitOfWork:
         self._tables.close()
 
 
-class _Repository:
-    def __init__(self, session: MemoryTables) -> None:
-        self._session = session
-
-    def _get(self, table: Table, decode: Callable[[rows.Row], _T], *key: object) -> _T | None:
-        row = self._session.get(table, key)
-        return None if row is None else decode(row)
-
-    def _by_execution(
-        self, table: Table, ids: Sequence[str], decode: Callable[[rows.Row], _T], *order: str
-    ) -> dict[str, list[_T]]:
-        wanted = set(ids)
-        found: dict[str, list[_T]] = {}
-        for row in self._session.where(table, order=order):
-            if row[0] in wanted:  # the first column of these tables is the execution
-                found.setdefault(row[0], []).append(decode(row))
-        return found
-
-
-class MemoryWorkflows(_Repository):
+class MemoryWorkflows(MemoryRepository):
     def get(self, workflow_id: str) -> TestWorkflow | None:
         return self._get(tables.workflows, rows.workflow_of, workflow_id)
 
@@ -127,7 +113,7 @@ class MemoryWorkflows(_Repository):
         self._session.put(tables.workflows, rows.workflow_row(workflow))
 
 
-class MemoryVariants(_Repository):
+class MemoryVariants(MemoryRepository):
     def list(self, workflow_id: str) -> builtins.list[NodeVariant]:
         order = ("node", "name", "fingerprint")
         found = self._session.where(tables.variants, order=order, workflow_id=workflow_id)
@@ -138,7 +124,7 @@ class MemoryVariants(_Repository):
             self._session.put(tables.variants, rows.variant_row(variant))
 
 
-class MemoryBatchTests(_Repository):
+class MemoryBatchTests(MemoryRepository):
     def get(self, batch_id: str) -> BatchTest | None:
         return self._get(tables.batch_tests, rows.batch_of, batch_id)
 
@@ -188,7 +174,7 @@ class MemoryBatchTests(_Repository):
             self._session.remove(table, batch_id=batch_id)
 
 
-class MemoryCases(_Repository):
+class MemoryCases(MemoryRepository):
     def get(self, batch_id: str, case_id: str) -> StoredCase | None:
         return self._get(tables.cases, rows.case_of, batch_id, case_id)
 
@@ -202,7 +188,7 @@ class MemoryCases(_Repository):
             self._session.put(tables.cases, rows.case_row(case))
 
 
-class MemoryCells(_Repository):
+class MemoryCells(MemoryRepository):
     def get(self, cell_id: str) -> BatchCell | None:
         return self._get(tables.cells, rows.cell_of, cell_id)
 
@@ -248,7 +234,7 @@ class MemoryCells(_Repository):
             self._session.update(tables.cells, (cell_id,), stale=json_list(names))
 
 
-class MemoryExecutions(_Repository):
+class MemoryExecutions(MemoryRepository):
     def get(self, execution_id: str) -> Execution | None:
         return self._get(tables.executions, rows.execution_of, execution_id)
 
@@ -336,7 +322,7 @@ class MemoryExecutions(_Repository):
             self._session.remove(table, execution_id=execution_id)
 
 
-class MemoryNodeBoundaries(_Repository):
+class MemoryNodeBoundaries(MemoryRepository):
     def list(self, execution_id: str) -> builtins.list[NodeBoundary]:
         found = self._session.where(tables.node_boundaries, execution_id=execution_id)
         return [rows.boundary_of(row) for row in found]
@@ -356,67 +342,7 @@ class MemoryNodeBoundaries(_Repository):
             self._session.update(tables.node_boundaries, key, exit_checkpoint_id=exit_checkpoint_id)
 
 
-class MemoryFileCommits(_Repository):
-    def get(self, commit_id: str) -> FileCommit | None:
-        row = self._session.get(tables.file_commits, (commit_id,))
-        return None if row is None else file_rows.commit_of(row, self._delta(commit_id))
-
-    def tree(self, commit_id: str) -> dict[str, FileMemento]:
-        parents = {row[0]: row[1] for row in self._session.where(tables.file_commits)}
-        return file_rows.file_tree(map(self._delta, file_rows.chain(commit_id, parents)))
-
-    def blobs(self, batch_id: str) -> dict[BlobId, int]:
-        ours = self._session.where(tables.executions, batch_id=batch_id)
-        executions = [rows.execution_of(row) for row in ours]
-        links = MemoryCheckpointFiles(self._session)
-        found = {execution.commit_id for execution in executions}
-        found |= {link.commit_id for e in executions for link in links.list(e.execution_id)}
-        parents = {row[0]: row[1] for row in self._session.where(tables.file_commits)}
-        lines = (file_rows.chain(commit, parents) for commit in found if commit is not None)
-        commits = [self.get(commit) for commit in {one for line in lines for one in line}]
-        return {m.blob_id: m.size for c in commits if c is not None for m in c.changed}
-
-    def add(self, commit: FileCommit) -> None:
-        if self._session.put_new(tables.file_commits, file_rows.commit_row(commit)):
-            for row in file_rows.memento_rows(commit):
-                self._session.put(tables.file_mementos, row)
-
-    def _delta(self, commit_id: str) -> Sequence[rows.Row]:
-        return self._session.where(tables.file_mementos, order=("position",), commit_id=commit_id)
-
-
-class MemoryCheckpointFiles(_Repository):
-    def list(self, execution_id: str) -> builtins.list[CheckpointFileLink]:
-        found = self._session.where(
-            tables.checkpoint_files, order=("sequence",), execution_id=execution_id
-        )
-        return [file_rows.link_of(row) for row in found]
-
-    def list_many(
-        self, execution_ids: Sequence[str]
-    ) -> dict[str, builtins.list[CheckpointFileLink]]:
-        return self._by_execution(
-            tables.checkpoint_files, execution_ids, file_rows.link_of, "sequence"
-        )
-
-    def save(self, link: CheckpointFileLink) -> None:
-        self._session.put(tables.checkpoint_files, file_rows.link_row(link))
-
-
-class MemoryNodeResults(_Repository):
-    def get(self, key: str) -> NodeResult | None:
-        return self._get(tables.node_results, file_rows.node_result_of, key)
-
-    def add(self, result: NodeResult) -> None:
-        self._session.put_new(tables.node_results, file_rows.node_result_row(result))
-
-    def delete(self, workflow_id: str) -> int:
-        found = self._session.where(tables.node_results, workflow_id=workflow_id)
-        self._session.remove(tables.node_results, workflow_id=workflow_id)
-        return len(found)
-
-
-class MemoryEvaluationResults(_Repository):
+class MemoryEvaluationResults(MemoryRepository):
     def list_many(self, execution_ids: Sequence[str]) -> dict[str, list[EvaluationResult]]:
         order = ("evaluator", "metric")
         return self._by_execution(tables.evaluation_results, execution_ids, rows.result_of, *order)
@@ -428,7 +354,7 @@ class MemoryEvaluationResults(_Repository):
                 raise LedgerError(f"two results {result.metric!r} of execution {execution_id!r}")
 
 
-class MemoryOutbox(_Repository):
+class MemoryOutbox(MemoryRepository):
     def list(
         self, status: OutboxStatus | None = None, limit: int = 1000
     ) -> builtins.list[OutboxEvent]:
@@ -451,7 +377,7 @@ class MemoryOutbox(_Repository):
             self._session.remove(tables.outbox_events, aggregate_id=aggregate_id)
 
 
-class MemoryAuditLog(_Repository):
+class MemoryAuditLog(MemoryRepository):
     def list(self, subject: str | None = None, limit: int = 1000) -> builtins.list[AuditEntry]:
         wanted = {} if subject is None else {"subject": subject}
         found = self._session.where(tables.audit_log, **wanted)
