@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks import workflows
 from wtb_prefect import TestBench, WorkflowProject
 from wtb_prefect.application.batch_test import register_request
-from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, CellState
+from wtb_prefect.application.compare_cells import CellState
+from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus
 from wtb_prefect.infrastructure.processes import is_alive
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wtb_prefect.domain.batch_test import Case as Case
+    from wtb_prefect.domain.cell_filter import CellFilter as CellFilter
     from wtb_prefect.domain.mock_node import Recorded as Recorded
     from wtb_prefect.errors import WTBError as WTBError
     from wtb_prefect.infrastructure.workflow.body_context import (
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Case": "wtb_prefect.domain.batch_test",
+    "CellFilter": "wtb_prefect.domain.cell_filter",
     "ExecutionStatus": "wtb_prefect.domain.execution",
     "Recorded": "wtb_prefect.domain.mock_node",
     "TestBench": "wtb_prefect.sdk.test_bench",

@@ -102,6 +102,7 @@ def _parser() -> _Parser:
     _add_starters(commands)
     _add_runs(commands)
     _add_looks(commands)
+    _add_removals(commands)
     doctor = _add(commands, "doctor", "doctor:doctor", "check versions, servers and folders")
     doctor.add_argument("project", metavar="PROJECT", nargs="?", help="look at its output folder")
     return parser
@@ -136,6 +137,26 @@ def _add_runs(commands: Commands) -> None:
     add_mocking(run)
     add_checks(run)
     _add_cells(run)
+    _add_debug(commands)
+
+
+def _add_debug(commands: Commands) -> None:
+    debug = _add(commands, "debug", "debug:debug", "run one cell again under the debugger")
+    debug.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    debug.add_argument(
+        "cell",
+        metavar="CELL",
+        help="a cell's or an execution's id, or how it begins; or combination/case[/repeat]",
+    )
+    debug.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
+    debug.add_argument(
+        "--at",
+        metavar="CHECKPOINT",
+        help="from there; default: before the node that failed, or else the start",
+    )
+    debug.add_argument("--node", metavar="NODE", help="stop in this node only; default: in each")
+    debug.add_argument("--post-mortem", action="store_true", help="stop only where a node raises")
+    debug.add_argument("--keep", action="store_true", help="keep what this run recorded")
 
 
 def _add_request(parser: _Parser) -> None:
@@ -158,7 +179,21 @@ def _add_request(parser: _Parser) -> None:
         "--keep-stale", action="store_true", help="leave done cells although code or case changed"
     )
     add_run_settings(parser)
+    _add_filter(parser)
+    parser.add_argument("--limit", metavar="N", type=int, help="the first N cases of these")
     _add_runner(parser)
+
+
+def _add_filter(parser: _Parser) -> None:
+    for name, what in (
+        ("case", "ID: only this case; * and ? stand for anything"),
+        ("combination", "NAME: only this combination, by its name or a pattern"),
+        ("tag", "TAG: only cases with this tag"),
+    ):
+        word, _, text = what.partition(": ")
+        parser.add_argument(
+            f"--{name}", metavar=word, action="append", default=[], help=f"{text}; repeatable"
+        )
 
 
 def _add_runner(parser: _Parser) -> None:
@@ -180,9 +215,11 @@ def _add_cells(parser: _Parser) -> None:
 def _add_looks(commands: Commands) -> None:
     listed = _add(commands, "list", "look:list_batches", "list batches, newest first")
     listed.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    listed.add_argument("--disk", action="store_true", help="what each takes on disk")
     results = _add(commands, "results", "look:results", "compare the combinations of a batch")
     results.add_argument("project", metavar="PROJECT", help=_PROJECT)
     results.add_argument("batch", metavar="BATCH", nargs="?", help="default: the newest")
+    _add_filter(results)
     _add_cells(results)
     for name, summary in (
         ("history", "list the checkpoints behind an execution"),
@@ -202,6 +239,19 @@ def _add_looks(commands: Commands) -> None:
     )
     logs.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
     logs.add_argument("--node", metavar="NODE", help="of this node only")
+
+
+def _add_removals(commands: Commands) -> None:
+    delete = _add(commands, "delete", "delete:delete", "delete a batch, or its checkpoints")
+    delete.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    delete.add_argument("batch", metavar="BATCH", help="its id, or how the id begins")
+    delete.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="only checkpoints, all but the last of each execution; results stay",
+    )
+    delete.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
 
 
 if __name__ == "__main__":

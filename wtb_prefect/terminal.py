@@ -11,10 +11,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from wtb_prefect.application.plan_batch import BatchPlan, CellState
+from wtb_prefect.application.compare_cells import CellState
+from wtb_prefect.application.disk_use import DiskUse
+from wtb_prefect.application.plan_batch import BatchPlan
 from wtb_prefect.application.read_results import BatchReport
 from wtb_prefect.application.staleness import StaleKind
 from wtb_prefect.domain.batch_test import BatchTestResult, CellResult, MetricSummary
+from wtb_prefect.domain.checkpoint import StoreSpace
 from wtb_prefect.domain.execution import ExecutionStatus
 
 _STYLES = {
@@ -22,6 +25,8 @@ _STYLES = {
     "failed": "red",
     "crashed": "red",
     "interrupted": "yellow",
+    "partial": "yellow",
+    "deleting": "yellow",
     "paused": "yellow",
     "running": "cyan",
 }
@@ -128,6 +133,27 @@ def when(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
 
 
+def bytes_text(size: int) -> str:
+    """`1.3 MB`: powers of 1000, as disks are sold and `df -H` counts."""
+    value, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if value >= 99.5 or unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def disk_columns(use: DiskUse) -> tuple[str, ...]:
+    """What a batch takes, in the order of the table."""
+    return tuple(map(bytes_text, (use.checkpoints, use.files, use.workspaces, use.logs)))
+
+
+def space_line(space: StoreSpace) -> str:
+    """The checkpoint file as it lies on disk."""
+    free = f", {bytes_text(space.free)} of it free for what comes" if space.free else ""
+    return f"the checkpoint file takes {bytes_text(space.on_disk)}{free}"
+
+
 def counts_line(counts: Iterable[tuple[str, int]]) -> str:
     """`12 completed, 1 failed`."""
     return ", ".join(f"{n} {name}" for name, n in counts if n) or "none"
@@ -180,6 +206,7 @@ def _states(plan: BatchPlan) -> str:
         CellState.STALE: "stale",
         CellState.KEPT: "stale but kept",
         CellState.NEW: "new",
+        CellState.LEFT_OUT: "left out by the filter",
     }
     return counts_line((word, plan.counts[state]) for state, word in words.items())
 

@@ -84,7 +84,7 @@ project.variant("a", "x", print)
 
 CASES = [
     {"id": "c1", "state": {"question": "fine", "log": []}},
-    {"id": "c2", "state": {"question": "break second!", "log": []}},
+    {"id": "c2", "state": {"question": "break second!", "log": []}, "tags": ["odd"]},
 ]
 
 MATRIX = ("--variant", "second=*", "--variant", "third=original,longer")
@@ -101,18 +101,23 @@ class Shell:
         self.env = {**kept, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
         self.env.pop("NO_COLOR", None)
 
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, stdin: Any = None, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "wtb_prefect.cli", *args],
             cwd=self.folder,
             env=self.env | env,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def wtb(self, *args: str, status: int = 0, **env: str) -> tuple[str, str]:
-        with self.start(*args, **env) as process:
+        return self.fed(None, *args, status=status, **env)
+
+    def fed(self, stdin: Any, *args: str, status: int = 0, **env: str) -> tuple[str, str]:
+        """With a file as its stdin."""
+        with self.start(*args, stdin=stdin, **env) as process:
             stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == status, stderr
         return stdout, stderr
@@ -273,6 +278,25 @@ def test_a_project_that_moved_its_ledger_is_looked_up_again(tmp_path: Path) -> N
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_some_cells_and_then_the_rest(tmp_path: Path) -> None:
+    shell = make_shell(tmp_path)
+    stdout, _ = shell.wtb(*RUN, *MATRIX, "--limit", "1")
+    assert "8 cells: 4 new, 4 left out by the filter" in stdout
+    assert "4 cells were left out by the filter" in stdout
+    (batch,) = shell.json("list", "project.py:project")
+    assert (batch["status"], batch["cells"]) == ("partial", {"completed": 4, "pending": 4})
+    document = shell.json(*RUN, *MATRIX, "--combination", "*longer", "--case", "c?", status=1)
+    assert (document["batch_id"], document["run_now"]) == (batch["batch_id"], 4)
+    assert shell.json(*RUN, *MATRIX, status=1)["run_now"] == 1
+    look = ("results", "project.py:project", "--cells", "--case", "c2", "--combination", "second*")
+    cells = shell.json(*look)["cells"]
+    assert [(cell["case_id"], cell["status"]) for cell in cells] == [("c2", "failed")] * 2
+    tagged = shell.json("results", "project.py:project", "--tag", "odd", "--cells")["cells"]
+    assert {cell["case_id"] for cell in tagged} == {"c2"}
+    _, stderr = shell.wtb(*look, "--tag", "even", status=2)
+    assert "no tag of a case 'even'; there is: odd" in stderr
+
+
 PLAN = ("plan", "project.py:project", "--cases", "cases.jsonl")
 
 BAD = {
@@ -299,6 +323,10 @@ BAD = {
     "no JSON": ((*PLAN, "--matrix", "{second}"), "--matrix is not JSON"),
     "no matrix file": ((*PLAN, "--matrix", "@nothing.json"), "nothing.json cannot be read"),
     "two matrices": ((*PLAN, *MATRIX, "--matrix", "{}"), "not both"),
+    "no such case": ((*PLAN, "--case", "c9*"), "no case 'c9*'; there is: c1, c2"),
+    "no such combination": ((*RUN, "--combination", "loud"), "'loud'; there is: baseline"),
+    "no such tag": ((*RUN, "--tag", "even"), "'even'; there is: odd"),
+    "no case at all": ((*RUN, "--limit", "0"), "limit is 0"),
     "no batch": (("results", "project.py:project"), "has no batch yet"),
     "no such command": (("rnu",), "invalid choice: 'rnu'"),
     "no command": ((), "required: COMMAND"),
@@ -321,18 +349,23 @@ json.dump(answers, sys.stdout)
 
 @pytest.fixture(scope="module")
 def mistakes(fresh: Shell) -> dict[str, tuple[int, str, str]]:
-    """What `wtb` answers to each of `BAD`; in one process, because importing LangGraph is slow."""
+    """What `wtb` answers to each of `BAD`."""
+    return answers(fresh, {name: args for name, (args, _) in BAD.items()})
+
+
+def answers(shell: Shell, commands: dict[str, tuple[str, ...]]) -> dict[str, tuple[int, str, str]]:
+    """Status, stdout and stderr of commands; one process, because importing LangGraph is slow."""
     answered = subprocess.run(
         [sys.executable, "-c", MANY],
-        cwd=fresh.folder,
-        env=fresh.env,
-        input=json.dumps([args for args, _ in BAD.values()]),
+        cwd=shell.folder,
+        env=shell.env,
+        input=json.dumps(list(commands.values())),
         capture_output=True,
         text=True,
         check=True,
     )
-    answers = [(status, out, err) for status, out, err in json.loads(answered.stdout)]
-    return dict(zip(BAD, answers, strict=True))
+    found = [(status, out, err) for status, out, err in json.loads(answered.stdout)]
+    return dict(zip(commands, found, strict=True))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -468,5 +501,5 @@ def test_doctor(fresh: Shell) -> None:
 def test_help_names_every_command(fresh: Shell) -> None:
     stdout, _ = fresh.wtb("--help")
     names = ("init", "demo", "plan", "run", "list", "results", "history", "state", "files", "logs")
-    for name in (*names, "doctor"):
+    for name in (*names, "debug", "delete", "doctor"):
         assert f"    {name} " in stdout

@@ -306,6 +306,26 @@ class TestBatchTests:
             with pytest.raises(LedgerError, match="'x'"):
                 uow.batch_tests.finish("x", BatchStatus.COMPLETED, 0, NOW)
 
+    def test_delete_takes_cells_and_cases(self, filled: OpenUnitOfWork) -> None:
+        change(
+            filled,
+            each(lambda uow: uow.batch_tests.save, [make.batch("b2")]),
+            lambda uow: uow.cases.save_many([make.case("q1"), make.case("q1", batch_id="b2")]),
+            lambda uow: uow.cells.save_many([make.cell("1"), make.cell("2", batch_id="b2")]),
+            lambda uow: uow.batch_tests.delete("b"),
+        )
+        assert read(filled, lambda uow: [b.batch_id for b in uow.batch_tests.list()]) == ["b2"]
+        for batch_id, count in (("b", 0), ("b2", 1)):
+            assert len(read(filled, lambda uow, b=batch_id: uow.cells.list(b))) == count
+            assert len(read(filled, lambda uow, b=batch_id: uow.cases.list(b))) == count
+        change(filled, lambda uow: uow.batch_tests.delete("nothing"))
+
+    def test_a_batch_with_executions_cannot_be_deleted(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.executions.add(make.execution("e2", batch_id="b")))
+        with pytest.raises(LedgerError):
+            change(filled, lambda uow: uow.batch_tests.delete("b"))
+        assert read(filled, lambda uow: uow.batch_tests.get("b")) is not None
+
 
 class TestCases:
     def test_list_by_position(self, filled: OpenUnitOfWork) -> None:
@@ -361,6 +381,23 @@ class TestCells:
         found = read(filled, lambda uow: uow.cells.list("b"))
         assert [cell.stale for cell in found] == [("node größe",), (), cells[2].stale]
         assert [replace(cell, stale=cells[2].stale) for cell in found] == cells
+
+    def test_list_by_executions_of_any_batch(self, filled: OpenUnitOfWork) -> None:
+        cells = [
+            make.cell("1", execution_id="e"),
+            make.cell("2", execution_id="e", batch_id="b2"),
+            make.cell("3", case_id="q3", execution_id="e2"),
+            make.cell("4", case_id="q4"),
+        ]
+        change(
+            filled,
+            lambda uow: uow.batch_tests.save(make.batch("b2")),
+            lambda uow: uow.executions.add(make.execution("e2")),
+            lambda uow: uow.cells.save_many(cells),
+        )
+        ids = [f"nobody{n}" for n in range(1000)] + ["e"]
+        found = read(filled, lambda uow: uow.cells.list_by_executions(ids))
+        assert found == cells[:2]
 
     def test_find_completed_of_any_number_of_keys(self, filled: OpenUnitOfWork) -> None:
         done = ExecutionStatus.COMPLETED
@@ -461,6 +498,19 @@ class TestExecutions:
         assert line == [make.execution(), child, grandchild]
         assert read(filled, lambda uow: uow.executions.lineage("e")) == [make.execution()]
         assert read(filled, lambda uow: uow.executions.lineage("unknown")) == []
+
+    def test_list_children_of_any_number_of_ids(self, filled: OpenUnitOfWork) -> None:
+        family = [("e2", "e"), ("e3", "e"), ("e4", "e2")]
+        change(
+            filled,
+            *(
+                lambda uow, c=child, p=parent: uow.executions.add(make.execution(c, parent_id=p))
+                for child, parent in family
+            ),
+        )
+        ids = [f"nobody{n}" for n in range(1000)] + ["e"]
+        found = read(filled, lambda uow: uow.executions.list_children(ids))
+        assert [child.execution_id for child in found] == ["e2", "e3"]
 
     def test_advance_moves_the_head_and_adds_bodies(self, filled: OpenUnitOfWork) -> None:
         files = make.commit(make.memento("a"))
@@ -635,6 +685,27 @@ class TestFileCommits:
                     tree = one.apply(tree)
                 assert uow.file_commits.tree(end.commit_id) == tree
 
+    def test_blobs_of_a_batch(self, filled: OpenUnitOfWork) -> None:
+        """Of its executions and of all their checkpoints, ancestors included; each once."""
+        base = make.commit(make.memento("base", "12"), make.memento("same", "12"))
+        middle = make.commit(make.memento("base", "345"), parent=base)
+        last = make.commit(parent=middle, removed=("base", "same"))
+        other = make.commit(make.memento("other", "6789"))
+        ours = replace(make.execution("e2", batch_id="b"), commit_id=base.commit_id)
+        theirs = replace(make.execution("e3"), commit_id=other.commit_id)
+        change(
+            filled,
+            each(lambda uow: uow.file_commits.add, [base, middle, last, other]),
+            each(lambda uow: uow.executions.add, [ours, theirs]),
+            lambda uow: uow.checkpoint_files.save(
+                replace(make.link(0, execution_id="e2"), commit_id=last.commit_id)
+            ),
+        )
+        expected = {m.blob_id: m.size for m in (*base.changed, *middle.changed)}
+        assert read(filled, lambda uow: uow.file_commits.blobs("b")) == expected
+        assert sorted(expected.values()) == [2, 3]
+        assert read(filled, lambda uow: uow.file_commits.blobs("nothing")) == {}
+
     def test_tree_of_a_chain_longer_than_a_statement(self, ledger: OpenUnitOfWork) -> None:
         chain = [make.commit(make.memento("first"))]
         for n in range(1200):
@@ -754,6 +825,16 @@ class TestOutbox:
             assert uow.outbox.list(limit=3) == events[:3]
             assert uow.outbox.list(OutboxStatus.FAILED) == []
             assert uow.outbox.count() == {waiting: 3, done: 1, OutboxStatus.FAILED: 0}
+
+    def test_delete_about_any_number_of_ids(self, ledger: OpenUnitOfWork) -> None:
+        events = [replace(make.event(name), aggregate_id=name[0]) for name in ("a1", "a2", "b1")]
+        ids = [f"nobody{n}" for n in range(1000)] + ["a"]
+        change(
+            ledger,
+            lambda uow: uow.outbox.add_many(events),
+            lambda uow: uow.outbox.delete_about(ids),
+        )
+        assert read(ledger, lambda uow: [e.event_id for e in uow.outbox.list()]) == ["b1"]
 
     def test_keeps_events_without_times(self, ledger: OpenUnitOfWork) -> None:
         bare = replace(

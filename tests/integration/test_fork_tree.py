@@ -23,7 +23,7 @@ from langgraph.types import RetryPolicy, Send, interrupt
 from pydantic import BaseModel
 
 from wtb_prefect import TestBench, WorkflowProject
-from wtb_prefect.application.plan_batch import CellState
+from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.infrastructure.workflow.body_context import current_workspace
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 

@@ -16,7 +16,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import CachePolicy, Command, Send
 
 from wtb_prefect import Recorded, TestBench, WorkflowProject, current_workspace
-from wtb_prefect.application.plan_batch import CellState
+from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.errors import InvalidInputError, NotFoundError, StateError
 from wtb_prefect.sdk.batch_result import BatchResult, Cell

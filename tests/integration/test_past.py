@@ -15,7 +15,7 @@ from graphs import Body as B
 from langgraph.graph import END, START, StateGraph
 
 from wtb_prefect import TestBench, WorkflowProject, terminal
-from wtb_prefect.application.plan_batch import CellState
+from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 

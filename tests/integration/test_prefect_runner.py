@@ -22,7 +22,7 @@ from wtb_prefect.api.prefect_segments import PrefectSegmentRunner, drain_worker_
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
 from wtb_prefect.api.server import PrefectServer, prefect_server
 from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
-from wtb_prefect.errors import InfrastructureError
+from wtb_prefect.errors import InfrastructureError, NotFoundError
 
 HERE = Path(__file__).parent
 # Ray workers get this process's search path; the stand-ins must be importable there.
@@ -237,6 +237,27 @@ def test_the_sync_flow_works_inside_a_running_loop(connected: PrefectServer) -> 
         return dict(on_threads([["a"], ["b"]]))
 
     assert asyncio.run(notebook_cell())["executed"] == 2
+
+
+def test_the_flow_runs_the_cells_it_is_told_to(connected: PrefectServer, tmp_path: Path) -> None:
+    """`only` is kept with the batch; {} takes it back."""
+    from wtb_prefect import batch_test
+
+    (tmp_path / "bench.py").write_text((HERE.parents[1] / "examples/minimal/bench.py").read_text())
+    on_threads = batch_test.with_options(task_runner=ThreadPoolTaskRunner(max_workers=2))
+    project = f"{tmp_path / 'bench.py'}:project"
+    cases = [{"id": name, "state": {"name": name}, "expected": ""} for name in ("Ada", "Alan")]
+
+    def counts(**parameters: Any) -> tuple[str, dict[str, int]]:
+        summary = on_threads(project, batch_id="some", **parameters)
+        return summary["status"], summary["cells"]
+
+    partly = ("partial", {"completed": 2, "pending": 2})
+    assert counts(matrix={"greet": "*"}, cases=cases, only={"limit": 1}) == partly
+    assert counts() == partly
+    assert counts(only={}) == ("completed", {"completed": 4})
+    with pytest.raises(NotFoundError, match="no case 'Alan Turing'"):
+        counts(only={"cases": ["Alan Turing"]})
 
 
 def test_an_error_of_the_task_is_raised(connected: PrefectServer) -> None:

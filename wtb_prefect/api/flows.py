@@ -33,6 +33,7 @@ from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.batch_test import RunOptions
+from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_in_thread, was_terminated
@@ -89,6 +90,7 @@ def batch_test(
     share_prefixes: bool = True,
     max_parallel: Annotated[int, Field(ge=1, le=1024)] = DEFAULT_PARALLEL,
     locations: dict[str, str | None] | None = None,
+    only: dict[str, Any] | None = None,
     options: FlowOptions | None = None,
 ) -> dict[str, Any]:
     """Runs a batch test and returns its summary; the ledger holds everything else.
@@ -102,6 +104,8 @@ def batch_test(
         share_prefixes: Run what combinations have in common once.
         max_parallel: Stretches of execution in flight at once, over all workers.
         locations: Where the project keeps its things, if not where it says itself.
+        only: Cells to run now: cases, combinations, tags (lists), limit. Empty: as stored with the
+            batch; {}: all of them.
         options: How the batch is run: retries, time limit, failed cells, what is checked again.
     """
     where = None if locations is None else ProjectLocations.from_json(locations)
@@ -111,6 +115,8 @@ def batch_test(
             request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
             if options is not None:
                 request = replace(request, options=options.as_asked(request.options))
+            if only is not None:
+                request = replace(request, only=CellFilter.from_json(only))
             return _run(request, session, definition, project, max_parallel)
 
 

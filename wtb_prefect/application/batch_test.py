@@ -10,6 +10,7 @@ from wtb_prefect.application.answers import check_importable
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.mock_nodes import refuse_local_functions
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
+from wtb_prefect.application.prune_checkpoints import prune_completed
 from wtb_prefect.application.run_batch import (
     BatchRun,
     IsAlive,
@@ -90,6 +91,8 @@ async def run_batch_test(
         if plan.options.self_check:
             await check_itself(plan, session)
         status = None
+        if session.project.keep_checkpoints == "last":
+            prune_completed(plan.batch_id, session)
     except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
         status = BatchStatus.CANCELLED if run.was_terminated() else BatchStatus.INTERRUPTED
         raise

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from wtb_prefect.application.batch_names import batch_id_of, reuse_of
+from wtb_prefect.application.choose_cells import CellChoice, choose_cells, tags_of
+from wtb_prefect.application.compare_cells import (
+    UNANSWERED,
+    CellState,
+    PlannedCell,
+    compare_cells,
+)
 from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import case_fingerprints, load_cases
 from wtb_prefect.application.matrix import Matrix, expand_matrix
@@ -23,7 +29,7 @@ from wtb_prefect.application.mock_nodes import (
     replayed_fingerprints,
 )
 from wtb_prefect.application.read_cases import Cases, read_cases
-from wtb_prefect.application.recorded_nodes import check_sources, unrecorded
+from wtb_prefect.application.recorded_nodes import check_sources
 from wtb_prefect.application.session import Session, cell_id_of
 from wtb_prefect.application.staleness import (
     ANSWERS,
@@ -32,11 +38,10 @@ from wtb_prefect.application.staleness import (
     NODE,
     StaleKind,
     ancestors,
-    changes,
     stale_kinds,
 )
 from wtb_prefect.domain.batch_test import BatchCell, Case, RunOptions, VariantCombination
-from wtb_prefect.domain.execution import ExecutionStatus
+from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.identifiers import digest, valid_name
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.mock_node import NodeMock
@@ -55,6 +60,7 @@ class BatchRequest:
     `batch_id` None: made from the request itself. `reuse` is the name within which cells with equal
     fingerprints answer each other: the project, unless the user named the batch; a batch with a
     name of its own makes its own draws. `mocks` maps node -> canned output, function or `Recorded`.
+    `only` leaves cells out of this run, not out of the batch.
     """
 
     matrix: Matrix | None
@@ -65,37 +71,7 @@ class BatchRequest:
     reuse: str | None = None
     options: RunOptions = field(default_factory=RunOptions)
     mocks: Mapping[str, Any] = field(default_factory=dict)
-
-
-class CellState(StrEnum):
-    """What the ledger says of a planned cell."""
-
-    NEW = "new"
-    DONE = "done"
-    ADOPTED = "adopted"
-    FAILED = "failed"
-    PAUSED = "paused"
-    STALE = "stale"
-    KEPT = "kept"
-    """Done, stale, and left as it is on request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCell:
-    """A cell, what the ledger has of it, and for a stale or kept one what changed since.
-
-    `again`: it failed and is to be tried again from its last record.
-    """
-
-    cell: BatchCell
-    state: CellState
-    changed: tuple[str, ...] = ()
-    again: bool = False
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether running the plan runs this cell."""
-        return self.state in (CellState.NEW, CellState.STALE) or self.again
+    only: CellFilter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +105,8 @@ class BatchPlan:
     past_reasons: tuple[str, ...] = ()
     mocks: tuple[NodeMock, ...] = ()
     remote: tuple[RemoteNode, ...] = ()
+    only: CellFilter | None = None
+    choice: CellChoice | None = None
 
     @property
     def counts(self) -> Mapping[CellState, int]:
@@ -141,15 +119,26 @@ class BatchPlan:
         """Whether prefixes will be shared."""
         return not self.unshared_reasons
 
+    def asked(self, case_id: str, combination: str) -> bool:
+        """Whether the cells of a case and combination were asked for: no filter left them out."""
+        return self.choice is None or self.choice.has(case_id, combination)
+
     @property
     def stale_reasons(self) -> Mapping[str, int]:
         """What changed -> number of cells it made stale."""
-        return Counter(name for cell in self.cells for name in cell.changed)
+        return Counter(
+            name
+            for cell in self.cells
+            if cell.state is not CellState.LEFT_OUT
+            for name in cell.changed
+        )
 
     @property
     def stale(self) -> tuple[StaleKind, ...]:
         """Stale cells by what changed, with where they will run again from; the most first."""
-        found = ((c.changed, c.state is CellState.KEPT) for c in self.cells if c.changed)
+        states = (CellState.STALE, CellState.KEPT)
+        cells = (cell for cell in self.cells if cell.state in states)
+        found = ((cell.changed, cell.state is CellState.KEPT) for cell in cells)
         restarts = bool(self.unshared_reasons or self.past_reasons)
         return stale_kinds(found, self.workflow, restarts=restarts)
 
@@ -184,9 +173,10 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         for case in cases
         for cell in _cells(batch_id, reuse, case, request.repeats, versions, replayed, session)
     ]
+    choice = choose_cells(request.only, tags_of(cases), [c.name for c in combinations])
     with session.open_uow() as uow:
         refuse_mixing(uow, batch_id, mocks)
-        compared = _compare(cells, batch_id, uow, request.options)
+        compared = compare_cells(cells, batch_id, choice, uow, request.options)
     varying = varying_nodes(combinations)
     reasons = session.engine.unshared_reasons(varying)
     if not request.share_prefixes:
@@ -207,6 +197,8 @@ def plan_batch(request: BatchRequest, session: Session, base_commit: str | None)
         past_reasons=past_reasons(session),
         mocks=mocks,
         remote=session.project.remote,
+        only=request.only,
+        choice=choice,
     )
 
 
@@ -215,17 +207,8 @@ def compare_again(plan: BatchPlan, uow: UnitOfWork) -> BatchPlan:
 
     Between planning and claiming, another process may have finished cells of the batch.
     """
-    cells = [replace(planned.cell, **_UNANSWERED) for planned in plan.cells]
-    return replace(plan, cells=_compare(cells, plan.batch_id, uow, plan.options))
-
-
-_UNANSWERED: dict[str, Any] = {
-    "status": ExecutionStatus.PENDING,
-    "execution_id": None,
-    "adopted_from": None,
-    "unshared_reason": None,
-    "stale": (),
-}
+    cells = [replace(planned.cell, **UNANSWERED) for planned in plan.cells]
+    return replace(plan, cells=compare_cells(cells, plan.batch_id, plan.choice, uow, plan.options))
 
 
 def stored_request(batch_id: str, session: Session) -> BatchRequest:
@@ -246,6 +229,7 @@ def stored_request(batch_id: str, session: Session) -> BatchRequest:
         reuse=batch.request["reuse"],
         options=RunOptions.from_json(batch.request.get("options", {})),
         mocks=asked_again(load_mocks(batch.request, session), session),
+        only=CellFilter.from_json(batch.request.get("only", {})),
     )
 
 
@@ -347,85 +331,6 @@ def _cells(
                 ),
                 fingerprints={**fingerprints, **_shortened(outputs)} if outputs else fingerprints,
             )
-
-
-def _compare(
-    cells: Sequence[BatchCell], batch_id: str, uow: UnitOfWork, options: RunOptions
-) -> tuple[PlannedCell, ...]:
-    recorded = {cell.cell_id: cell for cell in uow.cells.list(batch_id)}
-    unknown = [c.key for c in cells if c.cell_id not in recorded and _is_reusable(c)]
-    elsewhere = uow.cells.find_completed(unknown)
-    planned = [
-        _planned(cell, recorded.get(cell.cell_id), elsewhere.get(cell.key), options.keep_stale)
-        for cell in cells
-    ]
-    if options.retry_failed:
-        planned = [
-            replace(known, cell=cell, again=True) if known.state is CellState.FAILED else known
-            for known, cell in zip(planned, cells, strict=True)
-        ]
-    return _to_record(planned, options.record, uow) if options.record else tuple(planned)
-
-
-def _to_record(
-    planned: Sequence[PlannedCell], nodes: Sequence[str], uow: UnitOfWork
-) -> tuple[PlannedCell, ...]:
-    """Answers without the recordings that are asked for do not count."""
-    answered = (CellState.DONE, CellState.ADOPTED)
-    missing = unrecorded(uow, [p.cell for p in planned if p.state in answered], nodes)
-    return tuple(
-        PlannedCell(
-            cell=replace(p.cell, **_UNANSWERED),
-            state=CellState.STALE,
-            changed=(f"recording of {missing[p.cell.cell_id]}",),
-        )
-        if p.cell.cell_id in missing
-        else p
-        for p in planned
-    )
-
-
-def _is_reusable(cell: BatchCell) -> bool:
-    """Code that captures something without a readable value is not reused across batches."""
-    return not any(value.startswith("?") for value in cell.fingerprints.values())
-
-
-_ENDED = {
-    ExecutionStatus.COMPLETED: CellState.DONE,
-    ExecutionStatus.FAILED: CellState.FAILED,
-    # It asks the same question again until its case has an answer, which is another key.
-    ExecutionStatus.PAUSED: CellState.PAUSED,
-}
-
-
-def _planned(
-    cell: BatchCell, recorded: BatchCell | None, elsewhere: BatchCell | None, keep_stale: bool
-) -> PlannedCell:
-    if recorded is None:
-        if elsewhere is None:
-            return PlannedCell(cell=cell, state=CellState.NEW)
-        return PlannedCell(cell=_answered(cell, elsewhere), state=CellState.ADOPTED)
-    state = _ENDED.get(recorded.status)
-    if state is None:
-        return PlannedCell(cell=cell, state=CellState.NEW)
-    if recorded.key == cell.key:
-        # The same values, but one mapping for all repeats instead of one for each row read.
-        same = replace(recorded, fingerprints=cell.fingerprints)
-        return PlannedCell(cell=same, state=state)
-    # A failed cell is no result to keep: what changed may be what was wrong with it.
-    kept = keep_stale and state is CellState.DONE
-    state = CellState.KEPT if kept else CellState.STALE
-    return PlannedCell(cell=cell, state=state, changed=changes(recorded, cell))
-
-
-def _answered(cell: BatchCell, other: BatchCell) -> BatchCell:
-    return replace(
-        cell,
-        status=other.status,
-        execution_id=other.execution_id,
-        adopted_from=other.batch_id,
-        unshared_reason=other.unshared_reason,
-    )
 
 
 def _shares(

@@ -5,38 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import pairwise
 
-from wtb_prefect.application.read_history import find_execution
-from wtb_prefect.application.read_results import find_batch
-from wtb_prefect.domain.batch_test import BatchCell, BatchTest
 from wtb_prefect.domain.execution import Execution, ExecutionKind
 from wtb_prefect.domain.interfaces.surroundings import CellLogReader
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.domain.log_line import LogLine
-from wtb_prefect.errors import InvalidInputError, NotFoundError
-
-
-def find_cell_execution(
-    uow: UnitOfWork, workflow_id: str, asked: str, batch_id: str | None = None
-) -> Execution:
-    """The execution that answers a cell.
-
-    `asked` is a cell's or an execution's id, or how one begins, or `combination/case[/repeat]` of
-    a batch (the newest if none is named).
-
-    Raises:
-        NotFoundError: there is none.
-        InvalidInputError: several begin like that, or the cell has not begun yet.
-    """
-    batches = uow.batch_tests.list(workflow_id)
-    if batch_id is not None or batches:
-        batch = find_batch(uow, workflow_id, batch_id)
-        named = _named(uow.cells.list(batch.batch_id), asked)
-        if named is not None:
-            return _answer(uow, named)
-    if "/" in asked and batches:
-        raise _no_such_place(uow, batch, asked)
-    cell = uow.cells.get(asked) or _begun(uow, batches, asked)
-    return _answer(uow, cell) if cell is not None else find_execution(uow, workflow_id, asked)
+from wtb_prefect.errors import NotFoundError
 
 
 def read_logs(
@@ -92,35 +65,3 @@ def _failures(uow: UnitOfWork, leaf: Execution) -> list[LogLine]:
         )
         for node, at, text in found
     ]
-
-
-def _named(cells: list[BatchCell], asked: str) -> BatchCell | None:
-    for cell in cells:
-        place = f"{cell.combination}/{cell.case_id}"
-        if asked == f"{place}/{cell.repeat}" or (cell.repeat == 0 and asked == place):
-            return cell
-    return None
-
-
-def _begun(uow: UnitOfWork, batches: list[BatchTest], asked: str) -> BatchCell | None:
-    """The one cell whose id begins like that; executions are looked for by the caller."""
-    cells = (cell for batch in batches for cell in uow.cells.list(batch.batch_id))
-    found = [cell for cell in cells if asked and cell.cell_id.startswith(asked)]
-    if len(found) > 1:
-        ids = ", ".join(sorted(cell.cell_id for cell in found)[:5])
-        raise InvalidInputError(f"{len(found)} cells begin with {asked!r}: {ids}")
-    return found[0] if found else None
-
-
-def _answer(uow: UnitOfWork, cell: BatchCell) -> Execution:
-    found = uow.executions.get(cell.execution_id) if cell.execution_id is not None else None
-    if found is None:
-        place = f"{cell.combination}/{cell.case_id}/{cell.repeat}"
-        raise InvalidInputError(f"cell {place} is {cell.status} and has no execution yet")
-    return found
-
-
-def _no_such_place(uow: UnitOfWork, batch: BatchTest, asked: str) -> NotFoundError:
-    cells = uow.cells.list(batch.batch_id)
-    places = [f"{cell.combination}/{cell.case_id}/{cell.repeat}" for cell in cells]
-    return NotFoundError(f"cell of batch {batch.batch_id}", asked, places)

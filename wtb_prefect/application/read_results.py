@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from wtb_prefect.application.choose_cells import CellChoice
 from wtb_prefect.application.read_self_check import last_self_check
 from wtb_prefect.domain.batch_test import (
     BatchCell,
@@ -68,7 +69,10 @@ def find_batch(uow: UnitOfWork, workflow_id: str, batch_id: str | None) -> Batch
 
 
 def read_report(
-    open_uow: OpenUnitOfWork, batch_id: str, cell_ids: Collection[str] | None = None
+    open_uow: OpenUnitOfWork,
+    batch_id: str,
+    cell_ids: Collection[str] | None = None,
+    choice: CellChoice | None = None,
 ) -> BatchReport:
     """The results of a batch, or of some of its cells. Raises `NotFoundError` for an unknown id."""
     with open_uow() as uow:
@@ -76,6 +80,8 @@ def read_report(
         if batch is None:
             raise NotFoundError("batch", batch_id, [b.batch_id for b in uow.batch_tests.list()])
         cells = [c for c in uow.cells.list(batch_id) if cell_ids is None or c.cell_id in cell_ids]
+        if choice is not None:
+            cells = [cell for cell in cells if choice.has(cell.case_id, cell.combination)]
         lines = _lineages(uow, batch_id, cells)
         scores = uow.evaluation_results.list_many(sorted(lines))
         checked = last_self_check(uow, batch_id)

@@ -27,6 +27,7 @@ from wtb_prefect.application.step_records import (
     Spent,
     Visit,
     attributed,
+    boundary_of,
     claim,
     claims_of,
     cut_off,
@@ -48,7 +49,7 @@ from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWor
 from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, TaskStart
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.mock_node import MOCK, KeptOutput
-from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
+from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, NodeStart, ReturnValue
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType
 from wtb_prefect.errors import InfrastructureError
@@ -376,28 +377,10 @@ class StepRecorder:
         self, task_id: str, front: Front, visit: Visit, exit_checkpoint: CheckpointId | None
     ) -> NodeBoundary:
         if visit.mocked:
-            variant, fingerprint = MOCK, self.mocked[visit.node]
+            code = MOCK, self.mocked[visit.node]
         else:
-            variant, fingerprint = self.implementation_of(visit.node, self.execution.choices)
-        return NodeBoundary(
-            execution_id=self.execution.execution_id,
-            task_id=task_id,
-            node=visit.node,
-            step=front.step + 1,
-            variant=variant,
-            fingerprint=fingerprint,
-            status=BoundaryStatus.FAILED if visit.error else BoundaryStatus.COMPLETED,
-            entry_checkpoint_id=front.head,
-            exit_checkpoint_id=exit_checkpoint,
-            started_at=visit.started_at,
-            duration=visit.duration,
-            calls=visit.calls,
-            error=visit.error,
-            input_tokens=visit.usage[0],
-            output_tokens=visit.usage[1],
-            namespace=visit.namespace,
-            cached=visit.cached,
-        )
+            code = self.implementation_of(visit.node, self.execution.choices)
+        return boundary_of(self.execution, code, task_id, front, visit, exit_checkpoint)
 
     def _record(
         self,

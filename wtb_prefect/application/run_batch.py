@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.application.fail_fast import is_stopped, stop_batch
 from wtb_prefect.application.find_past import past_reasons
 from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.mock_nodes import dump_mocks, load_mocks
-from wtb_prefect.application.plan_batch import BatchPlan, CellState, compare_again
+from wtb_prefect.application.plan_batch import BatchPlan, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
 from wtb_prefect.application.warn_of_files_outside import warn_of_files_outside
 from wtb_prefect.domain.batch_test import (
@@ -119,7 +120,14 @@ def _write_request(
     uow.cases.save_many(cases)
     current = compare_again(plan, uow)
     states = (CellState.NEW, CellState.STALE, CellState.ADOPTED)
-    uow.cells.save_many(p.cell for p in current.cells if p.state in states or p.again)
+    uow.cells.save_many(
+        planned.cell
+        for planned in current.cells
+        # What is left out is in the ledger as missing; what the ledger has of it stays as it is.
+        if planned.again
+        or planned.state in states
+        or (planned.state is CellState.LEFT_OUT and not planned.recorded)
+    )
     uow.cells.mark_stale(_marks(current))
     return current
 
@@ -220,7 +228,7 @@ def close_batch(
     """Sets the final status: `status`, or what the cells say; releases ownership."""
     now = session.clock.now()
     with session.open_uow(write=True) as uow:
-        final = status or _status(uow, plan.batch_id)
+        final = status or _status(uow, plan)
         uow.batch_tests.finish(plan.batch_id, final, node_executions, now)
         uow.audit_log.append(_audit(session, f"batch.{final}", plan.batch_id))
         uow.commit()
@@ -304,6 +312,11 @@ def _has_ended(uow: UnitOfWork, cell_id: str) -> bool:
 def _refuse_if_owned(known: BatchTest | None, is_alive: IsAlive) -> None:
     # Also by this process: two calls at once would run the same executions twice.
     owner = known.owner if known is not None else None
+    if known is not None and known.status is BatchStatus.DELETING:
+        raise BatchBusyError(
+            f"batch {known.batch_id} is being deleted; to finish that: wtb delete PROJECT "
+            f"{known.batch_id}"
+        )
     if known is not None and owner is not None and is_alive(owner):
         raise BatchBusyError(
             f"batch {known.batch_id} is being run by process {owner.pid} on {owner.host}; "
@@ -348,19 +361,25 @@ def _batch(plan: BatchPlan, known: BatchTest | None, session: Session) -> BatchT
             "options": plan.options.to_json(),
             "mocks": dump_mocks(plan.mocks),
             "recorded": sorted(recorded),
+            "only": plan.only.to_json() if plan.only else {},
         },
         created_at=session.clock.now(),
     )
 
 
-def _status(uow: UnitOfWork, batch_id: str) -> BatchStatus:
-    counts = uow.cells.count(batch_id)
+def _status(uow: UnitOfWork, plan: BatchPlan) -> BatchStatus:
+    counts = uow.cells.count(plan.batch_id)
     unfinished = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING, ExecutionStatus.CRASHED)
-    if any(counts.get(status, 0) for status in unfinished):
-        batch = uow.batch_tests.get(batch_id)
-        stopped = batch is not None and batch.status is BatchStatus.INTERRUPTED
-        return BatchStatus.INTERRUPTED if stopped else BatchStatus.FAILED
-    return BatchStatus.COMPLETED
+    if not any(counts.get(status, 0) for status in unfinished):
+        return BatchStatus.COMPLETED
+    batch = uow.batch_tests.get(plan.batch_id)
+    if batch is not None and batch.status is BatchStatus.INTERRUPTED:
+        return BatchStatus.INTERRUPTED
+    if plan.choice is None:
+        return BatchStatus.FAILED
+    open_cells = (cell for cell in uow.cells.list(plan.batch_id) if cell.status in unfinished)
+    failed = any(plan.asked(cell.case_id, cell.combination) for cell in open_cells)
+    return BatchStatus.FAILED if failed else BatchStatus.PARTIAL
 
 
 def _audit(session: Session, action: str, subject: str, **details: object) -> AuditEntry:

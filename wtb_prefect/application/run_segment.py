@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePosixPath
 
 from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.attempts import Attempt, Budget, counted, run_attempts
+from wtb_prefect.application.begin_segment import (
+    Begin,
+    begin_again,
+    begin_new,
+    find_parent,
+    rewound,
+)
 from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.evaluate import Evidence, evaluate, score_fingerprints
-from wtb_prefect.application.execution_tree import Stretch, split, stretch_of, unshare
+from wtb_prefect.application.execution_tree import split, stretch_of, unshare
 from wtb_prefect.application.fail_fast import stop_batch
-from wtb_prefect.application.find_past import PastPoint, begin_there, find_past, root_key
 from wtb_prefect.application.load_case import load_case
-from wtb_prefect.application.mock_nodes import item_mocks, marks_of, mock_roots
-from wtb_prefect.application.read_history import boundaries_behind, read_boundaries
+from wtb_prefect.application.mock_nodes import item_mocks, mock_roots
+from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.recorded_nodes import kept_result
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.time_limit import Deadline, advance_until, deadline_of
 from wtb_prefect.application.trace_labels import trace_labels
+from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.batch_test import Case
-from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import (
     Execution,
     ExecutionKind,
     ExecutionStatus,
-    Lineage,
 )
-from wtb_prefect.domain.file_processing import CheckpointFileLink
-from wtb_prefect.domain.identifiers import BlobId, thread_id
+from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.outbox import AuditEntry
-from wtb_prefect.domain.workflow import ORIGINAL
-from wtb_prefect.errors import LedgerError
 
 _VISIBLE_SECONDS = 0.5
 
@@ -82,45 +83,14 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
             session.engine.variant_fingerprint,
         )
         known = uow.executions.get(stretch.execution_id)
-        parent = _parent(uow, item.parent_id)
+        parent = find_parent(uow, item.parent_id)
     if known is not None and known.status.is_final and not _is_retried(known, scope):
         return await _already_done(item, known, prepared, scope, session)
     if known is not None and known.head is not None:
-        begin = _rewound(known, session)
+        begin = rewound(known, session)
     else:
-        begin = _start(item, stretch, parent, prepared, scope, session)
+        begin = begin_new(item, stretch, parent, prepared, scope, session)
     return await _run(item, begin, prepared, scope, session)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parent:
-    """An execution to fork from, and its records."""
-
-    execution: Execution
-    links: list[CheckpointFileLink]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Begin:
-    """What a stretch begins with: its row, where its subgraphs stand, what its store holds.
-
-    `sequence` is the number of its next record; `inherited` the answers used before a fork.
-    """
-
-    execution: Execution
-    sequence: int = 0
-    heads: SubgraphHeads = field(default_factory=SubgraphHeads)
-    store_id: BlobId | None = None
-    inherited: int = 0
-
-
-def _parent(uow: UnitOfWork, execution_id: str | None) -> _Parent | None:
-    if execution_id is None:
-        return None
-    found = uow.executions.get(execution_id)
-    if found is None or found.head is None:
-        raise LedgerError(f"execution {execution_id}, to be forked, is not in the ledger")
-    return _Parent(execution=found, links=uow.checkpoint_files.list(execution_id))
 
 
 def _is_retried(known: Execution, scope: BatchScope) -> bool:
@@ -155,7 +125,7 @@ async def _missing_scores(
     if have == score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected):
         return None
     tree = CommitTree(session.open_uow, known.commit_id)
-    workspace = session.workspaces.open(known.execution_id, _label(known), tree)
+    workspace = session.workspaces.open(known.execution_id, label_of(known), tree)
     try:
         return await _score(known, prepared, session, workspace)
     finally:
@@ -165,23 +135,27 @@ async def _missing_scores(
 def _children(item: WorkItem, trunk: Execution, scope: BatchScope) -> tuple[WorkItem, ...]:
     if trunk.unshared_reason is not None:
         return unshare(item, trunk.unshared_reason)
+    if trunk.is_pruned:
+        return unshare(item, "the checkpoint of its shared prefix was pruned")
     return split(item, trunk.split_nodes[0], trunk.execution_id, scope.combinations)
 
 
 async def _run(
     item: WorkItem,
-    begin: _Begin,
+    begin: Begin,
     prepared: PreparedCase,
     scope: BatchScope,
     session: Session,
 ) -> SegmentOutcome:
     deadline = deadline_of(begin.execution, scope.options.time_limit, session)
 
-    async def run_once(begin: _Begin) -> Attempt:
+    async def run_once(begin: Begin) -> Attempt:
         return await _attempt(item, begin, prepared, deadline, scope, session)
 
     budget = Budget(retries=scope.options.retries, deadline=deadline)
-    last, earlier = await run_attempts(run_once, partial(_again, session), begin, budget, session)
+    last, earlier = await run_attempts(
+        run_once, partial(begin_again, session), begin, budget, session
+    )
     ended, recorder, workspace, stop = last.ended, last.recorder, last.workspace, last.stop
     results: list[EvaluationResult] = []
     if stop.kind is StopKind.COMPLETED and session.evaluators:
@@ -201,7 +175,7 @@ async def _run(
 
 async def _attempt(
     item: WorkItem,
-    begin: _Begin,
+    begin: Begin,
     prepared: PreparedCase,
     deadline: Deadline,
     scope: BatchScope,
@@ -210,7 +184,7 @@ async def _attempt(
     """Runs an execution from where it stands, until it stops; the end is not recorded yet."""
     execution = begin.execution
     tree = CommitTree(session.open_uow, execution.commit_id)
-    workspace = session.workspaces.open(execution.execution_id, _label(execution), tree)
+    workspace = session.workspaces.open(execution.execution_id, label_of(execution), tree)
     recorder = StepRecorder(
         execution=execution,
         workspace=workspace,
@@ -245,15 +219,7 @@ async def _attempt(
     return Attempt(ended=ended, recorder=recorder, workspace=workspace, stop=stop)
 
 
-def _again(session: Session, execution: Execution) -> _Begin:
-    """Where an execution goes on after a failed attempt."""
-    if execution.head is not None:
-        return _rewound(execution, session)
-    session.checkpoints.delete(thread_id(execution.execution_id))  # it failed before any record
-    return _Begin(execution=execution)
-
-
-def _advance(begin: _Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
+def _advance(begin: Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
     execution = begin.execution
     return Advance(
         thread_id=thread_id(execution.execution_id),
@@ -268,114 +234,6 @@ def _advance(begin: _Begin, recorder: StepRecorder, case: Case, session: Session
         answers=CaseAnswers(case.answers) if case.answers else None,
         answered=recorder.answers,
         store=None if begin.store_id is None else session.tracker.contents(begin.store_id),
-    )
-
-
-def _start(
-    item: WorkItem,
-    stretch: Stretch,
-    parent: _Parent | None,
-    prepared: PreparedCase,
-    scope: BatchScope,
-    session: Session,
-) -> _Begin:
-    """A new execution: from the start, or forked."""
-    thread = thread_id(stretch.execution_id)
-    if session.checkpoints.latest(thread) is not None:
-        # A crash between a checkpoint and its row: to the ledger this execution never began.
-        session.checkpoints.delete(thread)
-    execution = Execution(
-        execution_id=stretch.execution_id,
-        workflow_id=session.project.workflow_id,
-        kind=ExecutionKind.CELL,
-        status=ExecutionStatus.RUNNING,
-        choices=stretch.choices,
-        created_at=session.clock.now(),
-        batch_id=scope.batch_id,
-        case_id=item.case_id,
-        repeat=item.repeat,
-        path=item.path,
-        gated=stretch.gated,
-        commit_id=prepared.commit_id,
-        unshared_reason=item.unshared_reason,
-        root_key=root_key(item, prepared, scope, session),
-        metadata={**_metadata(item, prepared), **marks_of(scope)},
-    )
-    forked_from = None if parent is None else parent.execution
-    point = find_past(execution, stretch, forked_from, scope, session)
-    if point is not None:
-        return _taken_over(execution, point, scope, session)
-    return _Begin(execution=execution) if parent is None else _forked(execution, parent, session)
-
-
-def _metadata(item: WorkItem, prepared: PreparedCase) -> dict[str, object]:
-    answers = prepared.fingerprints.answers
-    given = {} if answers is None else {"answers": answers}
-    return {"combinations": list(item.combinations), **given}
-
-
-def _taken_over(
-    execution: Execution, point: PastPoint, scope: BatchScope, session: Session
-) -> _Begin:
-    """A fork of what an earlier run recorded."""
-    return _Begin(
-        execution=begin_there(point, execution, scope, session),
-        heads=point.heads,
-        store_id=point.last.store_id,
-        inherited=point.last.answers,
-    )
-
-
-def _forked(execution: Execution, source: _Parent, session: Session) -> _Begin:
-    """Copies the parent's head into the new thread. Its row follows: a fork without one is made
-    again."""
-    parent, heads = source.execution, subgraph_heads(source.links)
-    assert parent.head is not None
-    thread = thread_id(execution.execution_id)
-    session.checkpoints.fork(thread_id(parent.execution_id), parent.head, thread, heads.all)
-    forked = replace(
-        execution,
-        lineage=Lineage(
-            parent_id=parent.execution_id, checkpoint_id=parent.head, commit_id=parent.commit_id
-        ),
-        head=parent.head,
-        step=parent.step,
-        commit_id=parent.commit_id,
-        answers=parent.answers,
-    )
-    store_id = source.links[-1].store_id if source.links else None
-    return _Begin(execution=forked, heads=heads, store_id=store_id, inherited=len(parent.answers))
-
-
-def _rewound(known: Execution, session: Session) -> _Begin:
-    """An interrupted execution as the ledger has it; what the stores have beyond it is removed.
-
-    Kept are the pending writes that the ledger knows: those of its own tasks, and while it still
-    stands at its fork those that came with the copy, which are recorded with its ancestors.
-    """
-    assert known.head is not None
-    with session.open_uow() as uow:
-        line = uow.executions.lineage(known.execution_id)
-        visits = boundaries_behind(uow, line)
-        links = uow.checkpoint_files.list(known.execution_id)
-    heads = subgraph_heads(links)
-    points = {known.head, *heads.all.values()}
-    pending = {
-        b.task_id
-        for b in visits
-        if b.entry_checkpoint_id in points and b.exit_checkpoint_id is None and not b.error
-    }
-    session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending, heads.all)
-    going_on = replace(known, status=ExecutionStatus.RUNNING, error=None, finished_at=None)
-    if known.status is ExecutionStatus.FAILED:
-        with session.open_uow(write=True) as uow:
-            uow.executions.save(going_on)  # killed from now on, it is not a failed one again
-            uow.commit()
-    return _Begin(
-        execution=going_on,
-        sequence=links[-1].sequence + 1,
-        heads=heads,
-        store_id=links[-1].store_id,
     )
 
 
@@ -454,12 +312,3 @@ async def _score(
     )
     prints = score_fingerprints(session.evaluator_fingerprints, prepared.fingerprints.expected)
     return await evaluate(session.evaluators, prints, evidence, session.clock.now())
-
-
-def _label(execution: Execution) -> str:
-    steps = ",".join(f"{node}={variant}" for node, variant in execution.path)
-    if not execution.path and not execution.gated:
-        chosen = sorted(execution.choices.items())
-        steps = ",".join(f"{node}={variant}" for node, variant in chosen if variant != ORIGINAL)
-    name = steps or ("shared" if execution.gated else "baseline")
-    return str(PurePosixPath(name) / f"{execution.case_id}-{execution.repeat}")

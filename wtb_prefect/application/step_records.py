@@ -11,7 +11,7 @@ from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, F
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.mock_node import KeptOutput
-from wtb_prefect.domain.node_boundary import NodeBoundary
+from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, ReturnValue
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
 
@@ -108,6 +108,37 @@ class Front:
     visits: dict[str, Visit] = field(default_factory=dict)
 
 
+def boundary_of(
+    execution: Execution,
+    code: tuple[str, str],
+    task_id: str,
+    front: Front,
+    visit: Visit,
+    exit_checkpoint: CheckpointId | None,
+) -> NodeBoundary:
+    """The row of a visit; `code` is the variant that ran, and its fingerprint."""
+    variant, fingerprint = code
+    return NodeBoundary(
+        execution_id=execution.execution_id,
+        task_id=task_id,
+        node=visit.node,
+        step=front.step + 1,
+        variant=variant,
+        fingerprint=fingerprint,
+        status=BoundaryStatus.FAILED if visit.error else BoundaryStatus.COMPLETED,
+        entry_checkpoint_id=front.head,
+        exit_checkpoint_id=exit_checkpoint,
+        started_at=visit.started_at,
+        duration=visit.duration,
+        calls=visit.calls,
+        error=visit.error,
+        input_tokens=visit.usage[0],
+        output_tokens=visit.usage[1],
+        namespace=visit.namespace,
+        cached=visit.cached,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """The rows of one checkpoint, or of one set of pending writes."""
@@ -128,8 +159,6 @@ class Record:
         """Adds the rows to a unit of work."""
         if self.boundaries:
             uow.node_boundaries.save_many(self.boundaries)
-        for result in self.results:
-            uow.node_results.add(result)
         if self.exits:
             link = self.link
             uow.node_boundaries.set_exit(link.execution_id, self.exits, link.checkpoint_id)

@@ -24,8 +24,10 @@ from wtb_prefect.infrastructure.workflow import inspect_graph
 from wtb_prefect.infrastructure.workflow.cached_nodes import declared_nodes
 from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
+from wtb_prefect.infrastructure.workflow.executor_chain import ExecutorChain
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.node_executors import AroundExecutor
 from wtb_prefect.infrastructure.workflow.remote_nodes import RemoteNodes, check_remote
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
@@ -37,10 +39,12 @@ def open_session(
     project: ProjectDefinition,
     announce: Announce = announce_nothing,
     remote_calls: RemoteCalls | None = None,
+    around: AroundExecutor | None = None,
 ) -> Iterator[Session]:
     """A project with its graph checked and its stores open; closes what it opened.
 
-    Bodies of remote nodes run through `remote_calls`, without it in their place.
+    Bodies of remote nodes run through `remote_calls`, without it in their place. `around` is put
+    around the executor of every node.
 
     Raises:
         NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
@@ -78,15 +82,19 @@ def open_session(
         open_uow,
         where.output_dir / "locks",
     )
+    executors = ExecutorChain(
+        surroundings=surroundings,
+        cache=cache,
+        remote=RemoteNodes(project.remote, remote_calls),
+        around=around,
+    )
     engine = LangGraphEngine(
         source,
         workflow,
         project.variants,
         checkpoints,
-        surroundings,
+        executors,
         project.recursion_limit,
-        cache,
-        RemoteNodes(project.remote, remote_calls),
         project.transient,
     )
     checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)

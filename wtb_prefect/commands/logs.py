@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from wtb_prefect.application.read_logs import find_cell_execution, read_logs
+from wtb_prefect.application.find_cell import find_cell_execution
+from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.bootstrap.ledger import open_cell_logs, open_ledger
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project

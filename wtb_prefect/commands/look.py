@@ -10,10 +10,12 @@ from pprint import pformat
 from rich.text import Text
 
 from wtb_prefect import terminal
+from wtb_prefect.application.disk_use import ProjectDiskUse, read_disk_use
 from wtb_prefect.application.read_history import find_execution, read_files, read_history
 from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
 from wtb_prefect.application.read_self_check import self_check_lines
 from wtb_prefect.bootstrap.ledger import open_ledger
+from wtb_prefect.commands.choosing import recorded_choice
 from wtb_prefect.commands.documents import batch_document, report_document
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project, load_project
@@ -35,7 +37,9 @@ def list_batches(args: Namespace, out: Output) -> int:
             with open_uow() as uow:
                 batches = uow.batch_tests.list(project.workflow_id)
                 found = [(batch, uow.cells.count(batch.batch_id)) for batch in batches]
-    table = terminal.make_table("batch", "status", "cells", "when", "runner")
+    use = _disk_use(project) if args.disk and found else None
+    sizes = ("checkpoints", "files", "workspaces", "logs") if use else ()
+    table = terminal.make_table("batch", "status", "cells", "when", "runner", *sizes)
     for batch, counts in found:
         table.add_row(
             batch.batch_id,
@@ -43,25 +47,36 @@ def list_batches(args: Namespace, out: Output) -> int:
             terminal.counts_line((status.value, n) for status, n in sorted(counts.items())),
             terminal.when(batch.started_at or batch.created_at),
             batch.runner or "",
+            *(terminal.disk_columns(use.batches[batch.batch_id]) if use else ()),
         )
+    if use:
+        table.add_row("in all", "", "", "", "", *terminal.disk_columns(use.total))
     if found:
         out.show(table)
+        if use:
+            out.say(terminal.space_line(use.space))
     else:
         out.say(f"project {project.name} has no batch yet")
-    out.data([batch_document(b, counts, owner_alive=_owner_alive(b)) for b, counts in found])
+    documents = [batch_document(b, counts, owner_alive=_owner_alive(b)) for b, counts in found]
+    if use:
+        documents = [{**d, "disk": use.batches[d["batch_id"]]} for d in documents]
+    out.data(documents)
     return 0
 
 
 def results(args: Namespace, out: Output) -> int:
     """The comparison of a batch, or its cells."""
     project = find_project(args.project)
-    with _ledger(project) as open_uow:
+    with need_ledger(project) as open_uow:
         with open_uow() as uow:
             if args.batch is None and not uow.batch_tests.list(project.workflow_id):
                 raise _nothing_run(project)
             batch = find_batch(uow, project.workflow_id, args.batch)
-        report = read_report(open_uow, batch.batch_id)
+        choice = recorded_choice(args, open_uow, batch.batch_id)
+        report = read_report(open_uow, batch.batch_id, choice=choice)
     out.say(f"batch {batch.batch_id} of {batch.name}: {_standing(batch).plain}")
+    if choice is not None:
+        out.say(f"only the {len(report.cells)} cells asked for:")
     _show_report(report, args, out)
     out.data(report_document(report, cells=args.cells_too))
     return 0
@@ -69,11 +84,11 @@ def results(args: Namespace, out: Output) -> int:
 
 def history(args: Namespace, out: Output) -> int:
     """The checkpoints behind an execution, oldest first."""
-    with _ledger(find_project(args.project)) as open_uow:
+    with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
     shown = found.checkpoints
     if args.at is not None:
-        shown = shown[: shown.index(_checkpoint(found, args.at)) + 1]
+        shown = shown[: shown.index(find_checkpoint(found, args.at)) + 1]
     table = terminal.make_table("step", "completed", "next", "checkpoint", "when")
     for point in shown:
         table.add_row(
@@ -92,12 +107,12 @@ def history(args: Namespace, out: Output) -> int:
 def state(args: Namespace, out: Output) -> int:
     """The values of the state now, or at a checkpoint."""
     project = load_project(args.project)
-    with _ledger(find_project(args.project)) as open_uow:
+    with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
     # The bench brings LangGraph along, which only this command needs for looking.
     from wtb_prefect.sdk.test_bench import TestBench  # noqa: PLC0415
 
-    at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
+    at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
     with TestBench(project) as bench:
         values = bench.state(found.execution_id, at)
     for key, value in values.items():
@@ -109,9 +124,9 @@ def state(args: Namespace, out: Output) -> int:
 
 def files(args: Namespace, out: Output) -> int:
     """The files of an execution now, or at a checkpoint."""
-    with _ledger(find_project(args.project)) as open_uow:
+    with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
-        at = None if args.at is None else _checkpoint(found, args.at).checkpoint_id
+        at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
         tree = read_files(open_uow, found.execution_id, at)
     table = terminal.make_table("path", "bytes", "blob")
     for path, memento in sorted(tree.items()):
@@ -140,11 +155,20 @@ def _show_report(report: BatchReport, args: Namespace, out: Output) -> None:
 
 
 @contextmanager
-def _ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork]:
+def need_ledger(project: ProjectDefinition) -> Iterator[OpenUnitOfWork]:
+    """The ledger of a project. Raises `InvalidInputError` before its first run."""
     with open_ledger(project.locations.database_url) as open_uow:
         if open_uow is None:
             raise _nothing_run(project)
         yield open_uow
+
+
+def _disk_use(project: ProjectDefinition) -> ProjectDiskUse:
+    # Checkpoints are LangGraph's, which listing batches does not need.
+    from wtb_prefect.bootstrap.stores import open_stores  # noqa: PLC0415
+
+    with open_stores(project.locations) as stores:
+        return read_disk_use(project.workflow_id, stores)
 
 
 def _nothing_run(project: ProjectDefinition) -> InvalidInputError:
@@ -161,7 +185,8 @@ def _history(open_uow: OpenUnitOfWork, args: Namespace) -> ExecutionHistory:
     return read_history(open_uow, execution.execution_id)
 
 
-def _checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:
+def find_checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:
+    """A checkpoint of a history by its id, or how it begins. Raises as `find_execution`."""
     exact = found.get(asked)
     if exact is not None:
         return exact

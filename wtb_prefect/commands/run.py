@@ -13,6 +13,7 @@ from wtb_prefect import terminal
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan
 from wtb_prefect.application.read_self_check import self_check_lines
+from wtb_prefect.commands.choosing import filter_of
 from wtb_prefect.commands.documents import plan_document, report_document
 from wtb_prefect.commands.mocking import mocks_of
 from wtb_prefect.commands.output import Output
@@ -43,6 +44,7 @@ def plan(args: Namespace, out: Output) -> int:
             share_prefixes=args.share,
             batch_id=args.batch_id,
             mocks=mocks_of(args),
+            only=filter_of(args),
             **run_settings(args),
         )
     for line in terminal.plan_lines(found):
@@ -57,7 +59,12 @@ def run(args: Namespace, out: Output) -> int:
     _runner(args.runner)
     # Prefect's own lines would break the progress display; its UI still gets them all.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    request = {"matrix": _matrix(args), "cases": _cases(args), "mocks": mocks_of(args)}
+    request = {
+        "matrix": _matrix(args),
+        "cases": _cases(args),
+        "mocks": mocks_of(args),
+        "only": filter_of(args),
+    }
     plans: list[BatchPlan] = []
     with TestBench(load_project(args.project)) as bench:
         try:
@@ -66,8 +73,8 @@ def run(args: Namespace, out: Output) -> int:
         except (KeyboardInterrupt, SystemExit) as exc:
             out.note(_interrupted(bench, plans))
             return 130 if isinstance(exc, KeyboardInterrupt) else TERMINATED
-    failed = terminal.unfinished(result.report.cells) or _differs(result, args)
-    return 1 if failed else 0
+    asked = (cell.result for cell in result.asked)
+    return 1 if terminal.unfinished(asked) or _differs(result, args) else 0
 
 
 def _differs(result: BatchResult, args: Namespace) -> bool:
@@ -118,6 +125,7 @@ def demo(args: Namespace, out: Output) -> int:
     args.matrix = json.dumps(DEMO_MATRIX)
     args.variant, args.batch_id, args.repeats, args.share = [], None, 1, True
     args.keep_stale = False
+    args.case, args.combination, args.tag = [], [], []
     return run(args, out)
 
 
@@ -130,7 +138,7 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
     for line in self_check_lines(report.self_check):
         out.say(line)
     out.say(f"{terminal.bodies_line(report)}; {result.node_executions} run now")
-    failed = terminal.unfinished(report.cells)
+    failed = terminal.unfinished(cell.result for cell in result.asked)
     for cell in failed[:SHOWN_FAILURES]:
         line = terminal.cell_line(cell)
         out.say(f"{cell.status}: {cell.combination} on {cell.case_id}: {line}", style="red")
@@ -139,6 +147,8 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
     if result.status == BatchStatus.INTERRUPTED:
         left = sum(row.missing for row in report.rows)
         out.say(f"stopped at the first failed cell: {left} cells not run; run again to go on")
+    if left := len(result.cells) - len(result.asked):
+        out.say(f"{left} cells were left out by the filter: without it the same command runs them")
     for line in _next(result, args.project):
         out.say(line)
     out.data({**report_document(report, cells=args.cells_too), "run_now": result.node_executions})
@@ -146,7 +156,8 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
 
 def _next(result: BatchResult, project: str) -> list[str]:
     lines = [f"every cell:   wtb results {project} {result.batch_id} --cells"]
-    cells = terminal.unfinished(result.report.cells) or list(result.report.cells)
+    asked = [cell.result for cell in result.asked]
+    cells = terminal.unfinished(asked) or asked
     shown = next((cell.execution_id for cell in cells if cell.execution_id), None)
     if shown is not None:
         lines.append(f"one of them:  wtb history {project} {shown[:13]}")

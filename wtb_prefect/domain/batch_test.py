@@ -25,6 +25,13 @@ class VariantCombination:
         """The combination of a mapping node -> variant."""
         return VariantCombination(tuple(sorted(choices.items())))
 
+    @staticmethod
+    def named(name: str) -> VariantCombination:
+        """The combination of a canonical name; nodes with their original are not in it."""
+        parts = [] if name == BASELINE else name.split(",")
+        pairs = [part.partition("=") for part in parts]
+        return VariantCombination.of({node: variant for node, _, variant in pairs})
+
     @property
     def name(self) -> str:
         """The canonical name: `"answer=short,retrieve=bm25"`, or `"baseline"`."""
@@ -97,14 +104,20 @@ class RunOptions:
 
 
 class BatchStatus(StrEnum):
-    """Where a batch test stands; `completed` means every cell has its end, failed ones included."""
+    """Where a batch test stands; `completed` means every cell has its end, failed ones included.
+
+    `partial`: so have those that were asked for, others were left out by a filter. `deleting`:
+    nothing in it counts any more; deleting it was begun and can only be finished.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
+    PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
+    DELETING = "deleting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

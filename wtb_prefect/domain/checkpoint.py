@@ -73,6 +73,14 @@ def subgraph_heads(links: Iterable[CheckpointFileLink]) -> SubgraphHeads:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSpace:
+    """What a checkpoint store takes on disk, and how much of that is free inside, in bytes."""
+
+    on_disk: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionHistory:
     """All checkpoints an execution has behind it, oldest first, those of its ancestors included."""
 

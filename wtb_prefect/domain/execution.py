@@ -123,6 +123,11 @@ class Execution:
     finished_at: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether its checkpoints are gone: all of a trunk's, all but the last of a leaf's."""
+        return bool(self.metadata.get("pruned"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionState:

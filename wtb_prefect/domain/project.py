@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from wtb_prefect.domain.evaluation import EvaluatorSpec
 from wtb_prefect.domain.identifiers import stable_id
@@ -44,6 +44,10 @@ class ProjectLocations:
         )
 
 
+KeepCheckpoints = Literal["all", "last"]
+KEEP_CHECKPOINTS: tuple[KeepCheckpoints, ...] = get_args(KeepCheckpoints)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectDefinition:
     """Graph, variants, evaluators and locations of one project."""
@@ -61,6 +65,7 @@ class ProjectDefinition:
     cwd: str | None = None
     remote: tuple[RemoteNode, ...] = ()
     transient: tuple[type[BaseException], ...] = ()
+    keep_checkpoints: KeepCheckpoints = "all"
 
     @property
     def workflow_id(self) -> str:

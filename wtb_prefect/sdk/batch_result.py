@@ -114,6 +114,14 @@ class BatchResult:
         scored; None without a primary metric."""
         return self.report.best
 
+    @property
+    def asked(self) -> list[Cell]:
+        """The cells this call was asked for: those that its filter did not leave out."""
+        plan = self.plan
+        if plan is None:
+            return list(self.cells)
+        return [cell for cell in self.cells if plan.asked(cell.case_id, cell.combination)]
+
     def table(self) -> list[BatchTestResult]:
         """One row per combination: counts, and mean, spread and n of each metric."""
         return list(self.report.rows)

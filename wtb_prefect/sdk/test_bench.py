@@ -29,11 +29,13 @@ from wtb_prefect.application.read_history import (
 )
 from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.application.read_results import find_batch, read_report
+from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
@@ -100,6 +102,7 @@ class TestBench:
         share_prefixes: bool = True,
         batch_id: str | None = None,
         mocks: Mapping[str, Any] | None = None,
+        only: CellFilter | None = None,
         **options: Unpack[RunSettings],
     ) -> BatchPlan:
         """What a batch would run, what the ledger has already, what is stale and why.
@@ -114,6 +117,7 @@ class TestBench:
             batch_id=batch_id,
             options=run_options(options),
             mocks=mocks or {},
+            only=only,
         )
         return plan_request(request, self.session)
 
@@ -128,6 +132,7 @@ class TestBench:
         batch_id: str | None = None,
         on_plan: OnPlan | None = None,
         mocks: Mapping[str, Any] | None = None,
+        only: CellFilter | None = None,
         **options: Unpack[RunSettings],
     ) -> BatchResult:
         """Runs every cell of a request that has no valid answer yet, and returns all its cells.
@@ -143,6 +148,7 @@ class TestBench:
             batch_id: a name for the batch, to extend it later. None: made from the request.
             on_plan: called with the plan before anything runs.
             mocks: node -> output that stands for it, function of the state, or `Recorded`.
+            only: the cells to run now; the others stay missing until a call asks for them.
             options: how to run. `retries`: attempts after a transient error, per execution (3).
                 `time_limit`: seconds a cell may take, its shared prefix included (None: any).
                 `retry_failed`: failed cells go on from their last record (False).
@@ -166,6 +172,7 @@ class TestBench:
             batch_id=batch_id,
             options=run_options(options),
             mocks=mocks or {},
+            only=only,
         )
         check_not_loading()
         name = _runner(runner)
@@ -263,7 +270,7 @@ class TestBench:
             point = history.latest
         if point is None:
             return {}
-        thread = thread_id(point.execution_id)
+        thread = thread_id(holder_of(full, point, self.session))
         return self.session.engine.state(thread, CheckpointId(point.checkpoint_id)).values
 
     def files(self, execution_id: str, checkpoint_id: str | None = None) -> dict[str, FileMemento]:

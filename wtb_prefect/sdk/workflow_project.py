@@ -10,10 +10,15 @@ from typing import Any, Literal, TypeVar, overload
 from wtb_prefect.domain.evaluation import EvaluatorSpec, Goal
 from wtb_prefect.domain.identifiers import valid_name
 from wtb_prefect.domain.node_result import CachedNode
-from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
+from wtb_prefect.domain.project import (
+    KEEP_CHECKPOINTS,
+    KeepCheckpoints,
+    ProjectDefinition,
+    ProjectLocations,
+)
 from wtb_prefect.domain.remote_node import RemoteNode
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
-from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.sdk.locate_project import locate_project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,6 +45,8 @@ class WorkflowProject:
             process: in parallel on Ray only. None leaves the current directory alone.
         transient: exceptions of your own that may be gone at the next attempt, besides timeouts,
             lost connections, status 429 and 5xx: the node that raised one is called again.
+        keep_checkpoints: `"all"`, or `"last"`: at the end of a batch, of what only completed cells
+            stand on, all but the last checkpoint of each execution goes.
 
     Example:
         ```python
@@ -53,7 +60,7 @@ class WorkflowProject:
         ```
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the front door: everything about a project in one place
         self,
         name: str,
         graph: Any = None,
@@ -66,6 +73,7 @@ class WorkflowProject:
         context: Any = None,
         cwd: Literal["workspace"] | None = None,
         transient: Sequence[type[BaseException]] = (),
+        keep_checkpoints: KeepCheckpoints = "all",
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -82,6 +90,11 @@ class WorkflowProject:
         for kind in self._transient:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise InvalidInputError(f"transient names exception classes, not {kind!r}")
+        if keep_checkpoints not in KEEP_CHECKPOINTS:
+            raise NotFoundError(
+                "value of keep_checkpoints", str(keep_checkpoints), KEEP_CHECKPOINTS
+            )
+        self._keep_checkpoints: KeepCheckpoints = keep_checkpoints
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -317,4 +330,5 @@ class WorkflowProject:
             cwd=self.cwd,
             remote=tuple(self._remote.values()),
             transient=self._transient,
+            keep_checkpoints=self._keep_checkpoints,
         )

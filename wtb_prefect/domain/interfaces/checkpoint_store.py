@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from wtb_prefect.domain.checkpoint import StoredCheckpoint
+from wtb_prefect.domain.checkpoint import StoredCheckpoint, StoreSpace
 from wtb_prefect.domain.identifiers import CheckpointId
 
 
@@ -32,6 +32,32 @@ class CheckpointStore(Protocol):
 
     def delete(self, thread_id: str) -> None:
         """Removes a thread with all its checkpoints and writes; an unknown thread is no error."""
+        ...
+
+    def delete_many(self, thread_ids: Sequence[str]) -> None:
+        """The same for any number of threads; what a crash leaves of them goes the next time."""
+        ...
+
+    def prune(self, keep: Mapping[str, Collection[CheckpointId]]) -> int:
+        """Removes the checkpoints of threads with their writes; counts them.
+
+        `keep` names the threads and the checkpoints that stay of each.
+
+        Of a subgraph its newest checkpoint stays. So do those from which one that is kept is
+        rebuilt (`DeltaChannel`).
+        """
+        ...
+
+    def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
+        """Bytes of the checkpoints and writes of each thread; a thread without any: absent."""
+        ...
+
+    def space(self) -> StoreSpace:
+        """What the store takes; removing makes space free inside it first."""
+        ...
+
+    def compact(self) -> str | None:
+        """Gives free space back to the file system; answers why that was not possible, if so."""
         ...
 
     def fork(

@@ -19,7 +19,7 @@ from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Own
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
-from wtb_prefect.domain.identifiers import CheckpointId
+from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
@@ -74,6 +74,10 @@ class BatchTestWriter(Protocol):
         """Sets owner, runner, status running and start time; clears the finish time."""
         ...
 
+    def delete(self, batch_id: str) -> None:
+        """Removes the batch with its cells and cases; its executions are removed one by one."""
+        ...
+
 
 class BatchTestRepository(BatchTestReader, BatchTestWriter, Protocol):
     """Batch tests by `batch_id`."""
@@ -102,6 +106,10 @@ class CellReader(Protocol):
 
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         """Cells of a batch by status; a status without cells is absent."""
+        ...
+
+    def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
+        """The cells of any batch that these executions answer (any number of ids)."""
         ...
 
     def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
@@ -148,6 +156,10 @@ class ExecutionReader(Protocol):
 
     def any_before(self, workflow_id: str, at: datetime) -> bool:
         """Whether a workflow has an execution with a root key that was created before a time."""
+        ...
+
+    def list_children(self, execution_ids: Sequence[str]) -> builtins.list[Execution]:
+        """Those that were forked from these, whatever batch they are of (any number of ids)."""
         ...
 
     def total_bodies(self, batch_id: str) -> int:
@@ -222,6 +234,10 @@ class FileCommitReader(Protocol):
     def tree(self, commit_id: str) -> dict[str, FileMemento]:
         """All files as of a commit (its chain applied in order); raises LedgerError if a link of
         the chain is missing."""
+        ...
+
+    def blobs(self, batch_id: str) -> dict[BlobId, int]:
+        """The contents that executions of a batch have or had in their files, with their sizes."""
         ...
 
 
@@ -302,6 +318,10 @@ class OutboxReader(Protocol):
 class OutboxWriter(Protocol):
     def add_many(self, events: Sequence[OutboxEvent]) -> None:
         """Inserts; an event whose id exists is left as it is."""
+        ...
+
+    def delete_about(self, aggregate_ids: Sequence[str]) -> None:
+        """Removes the claims about these (any number of ids): what they name is gone."""
         ...
 
 

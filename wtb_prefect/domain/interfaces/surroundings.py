@@ -16,6 +16,18 @@ class CellLogReader(Protocol):
         ...
 
 
+class CellLogFiles(Protocol):
+    """The same logs as files to measure and remove."""
+
+    def size(self, execution_id: str) -> int:
+        """Bytes; 0 where there is none."""
+        ...
+
+    def remove(self, execution_id: str) -> None:
+        """Takes it away; none is no error."""
+        ...
+
+
 class OutsideFiles(Protocol):
     def found(self) -> Sequence[str]:
         """Names of files that appeared or changed in the process's current directory since the

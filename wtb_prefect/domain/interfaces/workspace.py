@@ -58,6 +58,10 @@ class WorkspaceStore(Protocol):
         """
         ...
 
+    def size(self, execution_id: str, label: str) -> int:
+        """Bytes of the files in the workspace of an execution; 0 where there is none."""
+        ...
+
     def sweep(self) -> None:
         """Deletes what removed workspaces left; called when no more are made for a while."""
         ...

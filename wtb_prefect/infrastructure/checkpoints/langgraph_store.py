@@ -20,9 +20,10 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, _DeltaSna
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.pregel._checkpoint import channels_from_checkpoint
 
-from wtb_prefect.domain.checkpoint import StoredCheckpoint
+from wtb_prefect.domain.checkpoint import StoredCheckpoint, StoreSpace
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.errors import CheckpointError
+from wtb_prefect.infrastructure.checkpoints import disk_use, memory_use
 
 _NULL_TASK = "00000000-0000-0000-0000-000000000000"
 _SPECIAL = (ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME)
@@ -204,6 +205,27 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         key = _address(source)
         return {task: path for task, _, _, path in self.saver.writes.get(key, {}).values()}
 
+    def delete_many(self, thread_ids: Sequence[str]) -> None:
+        """See `CheckpointStore.delete_many`."""
+        for thread in thread_ids:
+            self.saver.delete_thread(thread)
+
+    def prune(self, keep: Mapping[str, Collection[CheckpointId]]) -> int:
+        """See `CheckpointStore.prune`."""
+        return sum(memory_use.prune(self.saver, thread, kept) for thread, kept in keep.items())
+
+    def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
+        """See `CheckpointStore.sizes`."""
+        return memory_use.sizes(self.saver, thread_ids)
+
+    def space(self) -> StoreSpace:
+        """Nothing on any disk."""
+        return StoreSpace(on_disk=0, free=0)
+
+    def compact(self) -> str | None:
+        """Nothing to give back."""
+        return None
+
     def rewind(
         self,
         thread_id: str,
@@ -231,6 +253,7 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
     saver: SqliteSaver
 
     def __init__(self, path: Path, serde: SerializerProtocol | None = None) -> None:
+        self._path = path
         with store_faults(f"open {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             # 30 s: under load SQLite's writers queue for longer than its default of 5 s.
@@ -284,6 +307,31 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
                     f"AND checkpoint_id = ? AND task_id NOT IN ({_marks(keep)})",
                     (thread_id, namespace, head, *keep),
                 )
+
+    def delete_many(self, thread_ids: Sequence[str]) -> None:
+        """See `CheckpointStore.delete_many`."""
+        with store_faults("delete"), self.saver.lock:
+            disk_use.delete_threads(self._connection, thread_ids)
+
+    def prune(self, keep: Mapping[str, Collection[CheckpointId]]) -> int:
+        """See `CheckpointStore.prune`."""
+        with store_faults("prune"), self.saver.lock:
+            return disk_use.prune(self._connection, keep)
+
+    def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
+        """See `CheckpointStore.sizes`."""
+        with store_faults("sizes"), self.saver.lock:
+            return disk_use.sizes(self._connection, thread_ids)
+
+    def space(self) -> StoreSpace:
+        """See `CheckpointStore.space`."""
+        with store_faults("space"), self.saver.lock:
+            return disk_use.space(self._connection, self._path)
+
+    def compact(self) -> str | None:
+        """See `CheckpointStore.compact`."""
+        with store_faults("compact"), self.saver.lock:
+            return disk_use.compact(self._connection)
 
     def close(self) -> None:
         """Closes the file."""

@@ -9,31 +9,36 @@ from __future__ import annotations
 import builtins
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Table
-
 from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
-from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
-from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import LedgerError
-from wtb_prefect.infrastructure.database import file_rows, rows, tables
+from wtb_prefect.infrastructure.database import rows, tables
 from wtb_prefect.infrastructure.database.codecs import (
     json_list,
     json_object,
     prose,
     time_text,
 )
-from wtb_prefect.infrastructure.database.memory_tables import MemoryTables, Snapshot
+from wtb_prefect.infrastructure.database.memory_files import (
+    MemoryCheckpointFiles,
+    MemoryFileCommits,
+    MemoryNodeResults,
+)
+from wtb_prefect.infrastructure.database.memory_tables import (
+    MemoryRepository,
+    MemoryTables,
+    Snapshot,
+)
 
 _T = TypeVar("_T")
 
@@ -96,26 +101,7 @@ class InMemoryUnitOfWork:
         self._tables.close()
 
 
-class _Repository:
-    def __init__(self, session: MemoryTables) -> None:
-        self._session = session
-
-    def _get(self, table: Table, decode: Callable[[rows.Row], _T], *key: object) -> _T | None:
-        row = self._session.get(table, key)
-        return None if row is None else decode(row)
-
-    def _by_execution(
-        self, table: Table, ids: Sequence[str], decode: Callable[[rows.Row], _T], *order: str
-    ) -> dict[str, list[_T]]:
-        wanted = set(ids)
-        found: dict[str, list[_T]] = {}
-        for row in self._session.where(table, order=order):
-            if row[0] in wanted:  # the first column of these tables is the execution
-                found.setdefault(row[0], []).append(decode(row))
-        return found
-
-
-class MemoryWorkflows(_Repository):
+class MemoryWorkflows(MemoryRepository):
     def get(self, workflow_id: str) -> TestWorkflow | None:
         return self._get(tables.workflows, rows.workflow_of, workflow_id)
 
@@ -127,7 +113,7 @@ class MemoryWorkflows(_Repository):
         self._session.put(tables.workflows, rows.workflow_row(workflow))
 
 
-class MemoryVariants(_Repository):
+class MemoryVariants(MemoryRepository):
     def list(self, workflow_id: str) -> builtins.list[NodeVariant]:
         order = ("node", "name", "fingerprint")
         found = self._session.where(tables.variants, order=order, workflow_id=workflow_id)
@@ -138,7 +124,7 @@ class MemoryVariants(_Repository):
             self._session.put(tables.variants, rows.variant_row(variant))
 
 
-class MemoryBatchTests(_Repository):
+class MemoryBatchTests(MemoryRepository):
     def get(self, batch_id: str) -> BatchTest | None:
         return self._get(tables.batch_tests, rows.batch_of, batch_id)
 
@@ -183,8 +169,12 @@ class MemoryBatchTests(_Repository):
         if not owned:
             raise LedgerError(f"no batch test {batch_id!r} to own")
 
+    def delete(self, batch_id: str) -> None:
+        for table in (tables.cells, tables.cases, tables.batch_tests):
+            self._session.remove(table, batch_id=batch_id)
 
-class MemoryCases(_Repository):
+
+class MemoryCases(MemoryRepository):
     def get(self, batch_id: str, case_id: str) -> StoredCase | None:
         return self._get(tables.cases, rows.case_of, batch_id, case_id)
 
@@ -198,7 +188,7 @@ class MemoryCases(_Repository):
             self._session.put(tables.cases, rows.case_row(case))
 
 
-class MemoryCells(_Repository):
+class MemoryCells(MemoryRepository):
     def get(self, cell_id: str) -> BatchCell | None:
         return self._get(tables.cells, rows.cell_of, cell_id)
 
@@ -209,6 +199,10 @@ class MemoryCells(_Repository):
 
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         return Counter(cell.status for cell in self.list(batch_id))
+
+    def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
+        found = map(rows.cell_of, self._session.where(tables.cells, order=("cell_id",)))
+        return [cell for cell in found if cell.execution_id in set(execution_ids)]
 
     def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
         completed = ExecutionStatus.COMPLETED.value
@@ -240,7 +234,7 @@ class MemoryCells(_Repository):
             self._session.update(tables.cells, (cell_id,), stale=json_list(names))
 
 
-class MemoryExecutions(_Repository):
+class MemoryExecutions(MemoryRepository):
     def get(self, execution_id: str) -> Execution | None:
         return self._get(tables.executions, rows.execution_of, execution_id)
 
@@ -265,6 +259,10 @@ class MemoryExecutions(_Repository):
     def any_before(self, workflow_id: str, at: datetime) -> bool:
         found = self.list(workflow_id=workflow_id)
         return any(e.root_key is not None and e.created_at < at for e in found)
+
+    def list_children(self, execution_ids: Sequence[str]) -> builtins.list[Execution]:
+        wanted = set(execution_ids)
+        return [e for e in self.list() if e.lineage and e.lineage.parent_id in wanted]
 
     def total_bodies(self, batch_id: str) -> int:
         return sum(execution.node_executions for execution in self.list(batch_id=batch_id))
@@ -324,7 +322,7 @@ class MemoryExecutions(_Repository):
             self._session.remove(table, execution_id=execution_id)
 
 
-class MemoryNodeBoundaries(_Repository):
+class MemoryNodeBoundaries(MemoryRepository):
     def list(self, execution_id: str) -> builtins.list[NodeBoundary]:
         found = self._session.where(tables.node_boundaries, execution_id=execution_id)
         return [rows.boundary_of(row) for row in found]
@@ -344,56 +342,7 @@ class MemoryNodeBoundaries(_Repository):
             self._session.update(tables.node_boundaries, key, exit_checkpoint_id=exit_checkpoint_id)
 
 
-class MemoryFileCommits(_Repository):
-    def get(self, commit_id: str) -> FileCommit | None:
-        row = self._session.get(tables.file_commits, (commit_id,))
-        return None if row is None else file_rows.commit_of(row, self._delta(commit_id))
-
-    def tree(self, commit_id: str) -> dict[str, FileMemento]:
-        parents = {row[0]: row[1] for row in self._session.where(tables.file_commits)}
-        return file_rows.file_tree(map(self._delta, file_rows.chain(commit_id, parents)))
-
-    def add(self, commit: FileCommit) -> None:
-        if self._session.put_new(tables.file_commits, file_rows.commit_row(commit)):
-            for row in file_rows.memento_rows(commit):
-                self._session.put(tables.file_mementos, row)
-
-    def _delta(self, commit_id: str) -> Sequence[rows.Row]:
-        return self._session.where(tables.file_mementos, order=("position",), commit_id=commit_id)
-
-
-class MemoryCheckpointFiles(_Repository):
-    def list(self, execution_id: str) -> builtins.list[CheckpointFileLink]:
-        found = self._session.where(
-            tables.checkpoint_files, order=("sequence",), execution_id=execution_id
-        )
-        return [file_rows.link_of(row) for row in found]
-
-    def list_many(
-        self, execution_ids: Sequence[str]
-    ) -> dict[str, builtins.list[CheckpointFileLink]]:
-        return self._by_execution(
-            tables.checkpoint_files, execution_ids, file_rows.link_of, "sequence"
-        )
-
-    def save(self, link: CheckpointFileLink) -> None:
-        self._session.put(tables.checkpoint_files, file_rows.link_row(link))
-
-
-class MemoryNodeResults(_Repository):
-    def get(self, key: str) -> NodeResult | None:
-        return self._get(tables.node_results, file_rows.node_result_of, key)
-
-    def add(self, result: NodeResult) -> None:
-        self._session.put_new(tables.node_results, file_rows.node_result_row(result))
-
-    def delete(self, workflow_id: str) -> int:
-        found = self._session.where(tables.node_results, workflow_id=workflow_id)
-        self._session.remove(tables.node_results, workflow_id=workflow_id)
-        return len(found)
-
-
-class MemoryEvaluationResults(_Repository):
+class MemoryEvaluationResults(MemoryRepository):
     def list_many(self, execution_ids: Sequence[str]) -> dict[str, list[EvaluationResult]]:
         order = ("evaluator", "metric")
         return self._by_execution(tables.evaluation_results, execution_ids, rows.result_of, *order)
@@ -405,7 +354,7 @@ class MemoryEvaluationResults(_Repository):
                 raise LedgerError(f"two results {result.metric!r} of execution {execution_id!r}")
 
 
-class MemoryOutbox(_Repository):
+class MemoryOutbox(MemoryRepository):
     def list(
         self, status: OutboxStatus | None = None, limit: int = 1000
     ) -> builtins.list[OutboxEvent]:
@@ -423,8 +372,12 @@ class MemoryOutbox(_Repository):
         for event in events:
             self._session.put_new(tables.outbox_events, rows.event_row(event))
 
+    def delete_about(self, aggregate_ids: Sequence[str]) -> None:
+        for aggregate_id in set(aggregate_ids):
+            self._session.remove(tables.outbox_events, aggregate_id=aggregate_id)
 
-class MemoryAuditLog(_Repository):
+
+class MemoryAuditLog(MemoryRepository):
     def list(self, subject: str | None = None, limit: int = 1000) -> builtins.list[AuditEntry]:
         wanted = {} if subject is None else {"subject": subject}
         found = self._session.where(tables.audit_log, **wanted)

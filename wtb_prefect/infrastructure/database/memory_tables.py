@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy import ForeignKey, Table, UniqueConstraint
 
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.rows import Row
 from wtb_prefect.infrastructure.database.tables import metadata, row_columns
+
+_T = TypeVar("_T")
 
 Key: TypeAlias = tuple[object, ...]
 Rows: TypeAlias = Mapping[Key, Row]
@@ -107,6 +109,27 @@ class MemoryTables:
         if self._committed is None:
             raise LedgerError("the unit of work is not open: it is used once, inside `with`")
         return self._committed
+
+
+class MemoryRepository:
+    """What repositories in memory share."""
+
+    def __init__(self, session: MemoryTables) -> None:
+        self._session = session
+
+    def _get(self, table: Table, decode: Callable[[Row], _T], *key: object) -> _T | None:
+        row = self._session.get(table, key)
+        return None if row is None else decode(row)
+
+    def _by_execution(
+        self, table: Table, ids: Sequence[str], decode: Callable[[Row], _T], *order: str
+    ) -> dict[str, list[_T]]:
+        wanted = set(ids)
+        found: dict[str, list[_T]] = {}
+        for row in self._session.where(table, order=order):
+            if row[0] in wanted:  # the first column of these tables is the execution
+                found.setdefault(row[0], []).append(decode(row))
+        return found
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import ClauseElement, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.engine import (
@@ -89,6 +90,19 @@ class Session:
                 cursor.executemany(statement.text(self._dialect), rows)
             except FAULTS as exc:
                 raise ledger_fault(exc) from exc
+
+    def write_by_ids(self, statement: ClauseElement, ids: Sequence[str]) -> None:
+        """Runs a write with an expanding parameter `ids`, for any number of ids.
+
+        Where there is no index, one statement for many ids reads the table once for all of them.
+        """
+        cursor = self._writable()
+        compiled = statement.compile(dialect=self._dialect)
+        assert isinstance(compiled, SQLCompiler)
+        with ledger_faults:
+            for chunk in chunks(ids):
+                ready = compiled.construct_expanded_state({"ids": chunk})
+                cursor.execute(ready.statement, ready.positional_parameters)
 
     def fetch(self, query: Query, values: Mapping[str, Any] | None = None) -> Sequence[Fetched]:
         """All rows of a query, as tuples."""

@@ -35,6 +35,17 @@ class CellLogs:
         # A line is kept when it ends, and belongs where it began.
         return sorted(lines, key=lambda line: line.at)
 
+    def size(self, execution_id: str) -> int:
+        """See `CellLogFiles.size`."""
+        try:
+            return self._file(execution_id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def remove(self, execution_id: str) -> None:
+        """See `CellLogFiles.remove`."""
+        self._file(execution_id).unlink(missing_ok=True)
+
     def _file(self, execution_id: str) -> Path:
         return self._folder / f"{execution_id}.log"
 

@@ -55,19 +55,15 @@ from wtb_prefect.infrastructure.workflow.execution_store import (
     content_of,
     is_copyable,
 )
+from wtb_prefect.infrastructure.workflow.executor_chain import ExecutorChain
 from wtb_prefect.infrastructure.workflow.failed_stop import failed_stop
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
-from wtb_prefect.infrastructure.workflow.mock_nodes import MockableNodeExecutor
-from wtb_prefect.infrastructure.workflow.node_executors import DefaultNodeExecutor, NodeExecutor
+from wtb_prefect.infrastructure.workflow.node_executors import NodeExecutor
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
 from wtb_prefect.infrastructure.workflow.questions import Questions, newest_answer
-from wtb_prefect.infrastructure.workflow.recorded_nodes import RecordingNodeExecutor
 from wtb_prefect.infrastructure.workflow.recursion import StepBudget
-from wtb_prefect.infrastructure.workflow.remote_nodes import RemoteNodes
-from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.same_value import difference, without_ids
-from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
 RECURSION_LIMIT = 25
@@ -94,20 +90,17 @@ class LangGraphEngine:
         workflow: TestWorkflow,
         variants: Sequence[VariantSpec],
         store: LangGraphCheckpointStore,
-        surroundings: ProcessSurroundings,
+        executors: ExecutorChain,
         recursion_limit: int = RECURSION_LIMIT,
-        cache: ResultCache | None = None,
-        remote: RemoteNodes | None = None,
         transient: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._surroundings = surroundings
+        self._surroundings = executors.surroundings
+        self._executors = executors
         self._source = source
-        self._remote = remote or RemoteNodes((), None)
         self._workflow = workflow
         self._originals = {node.name: node.fingerprint for node in workflow.nodes}
         self._variants = {(variant.node, variant.name): variant for variant in variants}
         self._saver = RecordingSaver(store.saver)
-        self._cache = cache
         # Calls of one bench may run in several threads, each with a loop of its own.
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self._recursion_limit = recursion_limit
@@ -380,11 +373,15 @@ class LangGraphEngine:
         self, chosen: tuple[tuple[str, str], ...], gated: frozenset[str], mocked: frozenset[str]
     ) -> CompiledWorkflow:
         choices = dict(chosen)
+
+        def executor_of(path: str, variant: str) -> NodeExecutor:
+            return self._executors.executor_of(path, variant, self.variant_fingerprint)
+
         parts = Parts(
             chosen={n: (v, self._variant(n, v).implementation) for n, v in chosen},
             gated=gated,
             mocked=mocked,
-            executor_of=self._executor_of,
+            executor_of=executor_of,
             fingerprint_of=lambda path, _: self.implementation_of(path, choices)[1],
         )
         options = {
@@ -394,11 +391,3 @@ class LangGraphEngine:
             "name": self._source.name,
         }
         return compile_workflow(self._source.builder, parts, options)
-
-    def _executor_of(self, node: str, variant: str) -> NodeExecutor:
-        """How calls of this implementation are carried out."""
-        executor = self._remote.wrap(DefaultNodeExecutor(), node, variant)
-        if self._cache is not None:
-            executor = self._cache.wrap(executor, node, variant, self.variant_fingerprint)
-        executor = self._surroundings.executor(executor)
-        return MockableNodeExecutor(RecordingNodeExecutor(executor))

@@ -63,3 +63,7 @@ class DefaultNodeExecutor:
             context.observer.body_called(call.task_id, call.node, call.namespace)
         running_node.set(call.node)
         return await call.proceed(call.state)
+
+
+AroundExecutor = Callable[[str, NodeExecutor], NodeExecutor]
+"""What is put around the executor of a node, by its path: a debugger."""

@@ -38,6 +38,10 @@ class FolderWorkspaces:
             self._root, self._root / folder_of(label, execution_id), self._tracker, start
         )
 
+    def size(self, execution_id: str, label: str) -> int:
+        """See `WorkspaceStore.size`; links count as themselves."""
+        return _size(self._root / folder_of(label, execution_id))
+
     def sweep(self) -> None:
         """Deletes what `remove` has put aside, in this process or another.
 
@@ -134,6 +138,15 @@ def folder_of(label: str, execution_id: str) -> Path:
     *parents, name = [_safe(part, _MAX_COMPONENT_BYTES) for part in label.split("/")]
     ending = f"-{_safe(execution_id[-_ID_CHARACTERS:], _ID_CHARACTERS * 4)}"
     return Path(*parents, _cut(name, _MAX_COMPONENT_BYTES - len(ending.encode())) + ending)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a workflow may be at work there
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
 
 
 def _safe(part: str, limit: int) -> str:

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, null, select, update
+from sqlalchemy import bindparam, delete, func, null, select, update
 
 from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
 from wtb_prefect.domain.execution import ExecutionStatus
@@ -51,6 +51,10 @@ _OWN = fixed(
         *("started_at", "finished_at"),
     ).where(_b.batch_id == value())
 )
+_DELETE_BATCH = tuple(
+    fixed(delete(table).where(table.c.batch_id == value()))
+    for table in (tables.cells, tables.cases, tables.batch_tests)
+)
 
 _CASES = (
     select(tables.cases)
@@ -77,6 +81,11 @@ _COMPLETED = (
         _cell.key.in_(bindparam("ids", expanding=True)),
         _cell.status == ExecutionStatus.COMPLETED.value,
     )
+    .order_by(_cell.cell_id)
+)
+_ANSWERED = (
+    select(tables.cells)
+    .where(_cell.execution_id.in_(bindparam("ids", expanding=True)))
     .order_by(_cell.cell_id)
 )
 _SAVE_CELL = upsert(tables.cells, "cell_id")
@@ -121,6 +130,10 @@ class SqlBatchTests:
         if not self._session.write(_OWN, row):
             raise LedgerError(f"no batch test {batch_id!r} to own")
 
+    def delete(self, batch_id: str) -> None:
+        for statement in _DELETE_BATCH:
+            self._session.write(statement, (batch_id,))
+
 
 class SqlCases:
     def __init__(self, session: Session) -> None:
@@ -151,6 +164,9 @@ class SqlCells:
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         rows = self._session.fetch(_COUNT, {"batch_id": batch_id})
         return {ExecutionStatus(row[0]): row[1] for row in rows}
+
+    def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
+        return [cell_of(row) for row in self._session.fetch_by_ids(_ANSWERED, execution_ids)]
 
     def find_completed(self, keys: Sequence[str]) -> dict[str, BatchCell]:
         found: dict[str, BatchCell] = {}

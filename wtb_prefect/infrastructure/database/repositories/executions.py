@@ -38,6 +38,7 @@ _EXECUTION = _SELECT.where(_e.execution_id == bindparam("execution_id"))
 _EXECUTIONS = _SELECT.where(_e.execution_id.in_(bindparam("ids", expanding=True)))
 _LIST = _SELECT.order_by(_e.created_at, _e.execution_id)
 _BY_ROOT = _LIST.where(_e.root_key == bindparam("root_key"))
+_CHILDREN = _LIST.where(_e.parent_id.in_(bindparam("ids", expanding=True)))
 _IN_BATCH = _e.batch_id == bindparam("batch_id")
 _IN_WORKFLOW = _e.workflow_id == bindparam("workflow_id")
 
@@ -111,6 +112,9 @@ class SqlExecutions:
     def any_before(self, workflow_id: str, at: datetime) -> bool:
         asked = {"workflow_id": workflow_id, "at": time_text(at)}
         return bool(self._session.fetch(_ANY_BEFORE, asked))
+
+    def list_children(self, execution_ids: Sequence[str]) -> builtins.list[Execution]:
+        return [execution_of(row) for row in self._session.fetch_by_ids(_CHILDREN, execution_ids)]
 
     def total_bodies(self, batch_id: str) -> int:
         ((total,),) = self._session.fetch(_TOTAL_BODIES, {"batch_id": batch_id})

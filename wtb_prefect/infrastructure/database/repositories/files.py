@@ -5,9 +5,10 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete, select, union
 
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.infrastructure.database import tables
 from wtb_prefect.infrastructure.database.file_rows import (
@@ -49,6 +50,23 @@ _line = (
 # UNION, not UNION ALL: a chain that bites its tail (a damaged ledger) ends.
 _line = _line.union(select(_c.commit_id, _c.parent_id).where(_c.commit_id == _line.c.parent_id))
 _CHAIN = select(_line)
+_e = tables.executions.c
+_ours = _e.batch_id == bindparam("batch_id")
+_own = union(
+    select(_e.commit_id).where(_ours),
+    select(_l.commit_id)
+    .join_from(tables.checkpoint_files, tables.executions, _l.execution_id == _e.execution_id)
+    .where(_ours),
+).subquery()
+_used = select(_own.c.commit_id).cte("used", recursive=True)
+_used = _used.union(
+    select(_c.parent_id).where(_c.commit_id == _used.c.commit_id, _c.parent_id.is_not(None))
+)
+_BLOBS = (
+    select(_m.blob_id, _m.size)
+    .where(_m.commit_id.in_(select(_used.c.commit_id)), _m.blob_id.is_not(None))
+    .distinct()
+)
 _ADD = insert_or_ignore(tables.file_commits)
 _ADD_MEMENTO = insert_row(tables.file_mementos)
 
@@ -86,6 +104,10 @@ class SqlFileCommits:
         for row in self._session.fetch_by_ids(_MEMENTOS, list(deltas)):
             deltas[row[0]].append(row)
         return file_tree(deltas.values())
+
+    def blobs(self, batch_id: str) -> dict[BlobId, int]:
+        rows = self._session.fetch(_BLOBS, {"batch_id": batch_id})
+        return {BlobId(blob_id): size for blob_id, size in rows}
 
     def add(self, commit: FileCommit) -> None:
         if self._session.write(_ADD, commit_row(commit)):

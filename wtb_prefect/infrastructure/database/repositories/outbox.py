@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, delete, func, select
 
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.infrastructure.database import tables
@@ -21,6 +21,9 @@ _a = tables.audit_log.c
 _EVENTS = select(*row_columns(tables.outbox_events)).order_by(_o.sequence).limit(bindparam("limit"))
 _EVENTS_OF = _EVENTS.where(_o.status == bindparam("status"))
 _COUNT = select(_o.status, func.count()).group_by(_o.status)
+_DELETE_ABOUT = delete(tables.outbox_events).where(
+    _o.aggregate_id.in_(bindparam("ids", expanding=True))
+)
 _ADD_EVENT = insert_or_ignore(tables.outbox_events)
 
 _ENTRIES = select(*row_columns(tables.audit_log)).order_by(_a.sequence).limit(bindparam("limit"))
@@ -47,6 +50,9 @@ class SqlOutbox:
 
     def add_many(self, events: Sequence[OutboxEvent]) -> None:
         self._session.write_many(_ADD_EVENT, [event_row(event) for event in events])
+
+    def delete_about(self, aggregate_ids: Sequence[str]) -> None:
+        self._session.write_by_ids(_DELETE_ABOUT, aggregate_ids)
 
 
 class SqlAuditLog:

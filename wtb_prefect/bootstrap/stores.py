@@ -1,0 +1,45 @@
+"""The stores of a project without its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from wtb_prefect.application.stores import OpenStores
+from wtb_prefect.bootstrap.ledger import open_database
+from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
+from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
+from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
+from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
+from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
+from wtb_prefect.infrastructure.system_clock import SystemClock
+from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
+
+
+@contextmanager
+def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
+    """Ledger, checkpoints, workspaces and logs; closes what it opened.
+
+    Raises:
+        LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
+    """
+    database = open_database(where.database_url)
+    try:
+        checkpoints = SqliteCheckpointStore(where.checkpoints)
+    except BaseException:  # also Ctrl-C: what was opened here is closed here, then raised on
+        database.dispose()
+        raise
+    tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
+    try:
+        yield OpenStores(
+            open_uow=partial(SqlAlchemyUnitOfWork, database),
+            checkpoints=checkpoints,
+            workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
+            logs=CellLogs(where.output_dir / "logs"),
+            clock=SystemClock(),
+        )
+    finally:
+        checkpoints.close()
+        database.dispose()
