@@ -241,7 +241,8 @@ class LangGraphEngine:
             await self._stream(compiled, given, config, watch)
             if not watch.interrupted:
                 return ()
-            snapshot = await compiled.graph.aget_state(config_for(request.thread_id))
+            where = config_for(request.thread_id)
+            snapshot = await compiled.graph.aget_state(where, subgraphs=True)
             if context.gate_hits and questions.are_ordered:
                 return snapshot.next
             answers = await questions.answers_to(snapshot)
