@@ -146,6 +146,21 @@ def test_answers_in_the_order_of_tasks(tmp_path: Path) -> None:
     assert paused.status == "paused"
 
 
+def test_answers_inside_a_mounted_graph_in_the_order_of_tasks(tmp_path: Path) -> None:
+    """Not in the order in which its nodes come to ask, which differs from run to run."""
+    inner = Blueprint(
+        nodes={f"n{n}": Body(f"n0|n{n}", is_async=n % 2 == 0, asks=1) for n in range(1, 9)},
+        edges=[(START, f"n{n}") for n in range(1, 9)],
+    )
+    nodes: dict[str, Body | Mount] = {
+        "n0": Mount("n0", inner, last=False),
+        "n9": Body("n9", alone=True),
+    }
+    blueprint = Blueprint(nodes, edges=[(START, "n0"), ("n0", "n9")])
+    varied = (Body("n9", "a", alone=True),)
+    compare(Request(blueprint, varied, {"n9": "*"}, answers=8), tmp_path / "a", tmp_path, Tally())
+
+
 REQUEST = Request(
     line("n0", "n1", "n2", "n3"), (Body("n2", "a", alone=True, shared=True),), {"n2": "*"}
 )

@@ -294,7 +294,7 @@ class Maker:
 def requests(draw: Any, features: Collection[str]) -> Request:
     """A graph of one to three blocks with some of the features, and a matrix over its nodes."""
     used = frozenset(feature for feature in sorted(features) if draw(st.integers(0, 2)))
-    if "questions" in used and "limits after questions" not in features:
+    if {"questions", "subgraph"} <= used and "limits after questions inside" not in features:
         used -= LIMITS
     maker = Maker(draw, used, itertools.count())
     maker.graph(2 if "subgraph" in used else 3)

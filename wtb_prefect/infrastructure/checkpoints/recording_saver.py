@@ -180,8 +180,8 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
                         exact=bool(namespace) or self._is_exact(values, new_versions),
                     )
                 )
-        if namespace:
-            watch.budget.check(metadata["step"])
+        if namespace and not watch.level(namespace).stateful:
+            watch.budget.check_inside(metadata["step"])
         return saved
 
     async def aput_writes(

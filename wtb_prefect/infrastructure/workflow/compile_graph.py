@@ -29,6 +29,7 @@ from wtb_prefect.infrastructure.workflow.node_swap import (
     swap,
     type_builder,
 )
+from wtb_prefect.infrastructure.workflow.recursion import count_over_forks, counts_steps
 
 SEPARATOR = "|"
 """Between a subgraph's node and the nodes inside it, in paths as in LangGraph's namespaces."""
@@ -59,13 +60,16 @@ class Level:
     """One graph of a compiled workflow: its channels, its nodes, those of them with graphs inside.
 
     `opened` are the nodes whose inner nodes are nodes of the workflow; `delta` says that a channel
-    is rebuilt from the writes between two snapshots.
+    is rebuilt from the writes between two snapshots, `counts` that nodes are told how many steps
+    are left, `stateful` that the graph remembers its earlier visits.
     """
 
     channels: Mapping[str, Any]
     nodes: frozenset[str]
     opened: frozenset[str]
     delta: bool
+    counts: bool
+    stateful: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,12 @@ class CompiledWorkflow:
 
     graph: type_graph
     levels: Mapping[str, Level] = field(default_factory=dict)
+
+    def counts_around(self, namespace: str) -> bool:
+        """Whether a subgraph around a gate in this namespace counts its steps."""
+        parts = path_of(namespace).split(SEPARATOR)
+        around = (SEPARATOR.join(parts[:end]) for end in range(1, len(parts) + 1))
+        return any(path and self.levels[path].counts for path in around)
 
 
 def channels_of(builder: type_builder) -> dict[str, Any]:
@@ -159,10 +169,19 @@ def _level(
         # A graph that keeps no checkpoints cannot save them in step: LangGraph fails on it.
         runnable = _without_checkpoints(spec.runnable, name)
         spec.runnable = execute_by(here, runnable, parts.executor_of(here, variant))
+    stateful = bool(path) and options["checkpointer"] is True
+    counts = counts_steps(builder.managed) is not None
+    if not stateful:
+        builder.managed = count_over_forks(builder.managed, inside=bool(path))
     graph = builder.compile(**options)
     _finish(graph, path, parts, hidden)
     levels[path] = Level(
-        channels, frozenset(builder.nodes), frozenset(opened), any(map(is_delta, channels.values()))
+        channels=channels,
+        nodes=frozenset(builder.nodes),
+        opened=frozenset(opened),
+        delta=any(map(is_delta, channels.values())),
+        counts=counts,
+        stateful=stateful,
     )
     return graph
 

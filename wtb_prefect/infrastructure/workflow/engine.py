@@ -62,7 +62,11 @@ from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.node_executors import NodeExecutor
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
 from wtb_prefect.infrastructure.workflow.questions import Questions, newest_answer
-from wtb_prefect.infrastructure.workflow.recursion import StepBudget
+from wtb_prefect.infrastructure.workflow.recursion import (
+    BEFORE_INPUT,
+    StepBudget,
+    step_budget,
+)
 from wtb_prefect.infrastructure.workflow.same_value import difference, without_ids
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
@@ -78,7 +82,9 @@ _ORDERED = (
     "a question is open beside a node that varies: which answer of the list it gets, or whether it "
     "waits, depends on what that node asks"
 )
-_FEW_STEPS = "nodes count the steps left, and LangGraph runs no fork with so few"
+_COUNTED = (
+    "nodes of a subgraph count the steps left, and LangGraph counts these from the newest answer"
+)
 
 
 class LangGraphEngine:
@@ -105,7 +111,6 @@ class LangGraphEngine:
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
         self._recursion_limit = recursion_limit
         self._transient = transient
-        self._counts_steps = inspect_graph.has_managed_steps(source.builder)
         self._compiled: dict[tuple[Any, ...], CompiledWorkflow] = {}
         self._fingerprints: dict[tuple[str, str], str] = {}
         self._channels = inspect_graph.state_channels(source.builder)
@@ -178,7 +183,7 @@ class LangGraphEngine:
         context = BodyContext(
             request.workspace, observer, log=log, mocks=request.mocks, kept=request.kept
         )
-        token = body_context.set(context)
+        token, counted = body_context.set(context), step_budget.set(budget)
         self._saver.watch(request.thread_id, watch)
         try:
             with self._surroundings.bodies(context):
@@ -193,6 +198,7 @@ class LangGraphEngine:
             turn.give_up()
             context.at_end.close()
             self._saver.unwatch(request.thread_id)
+            step_budget.reset(counted)
             body_context.reset(token)
         if context.fault is not None:
             raise context.fault
@@ -234,7 +240,8 @@ class LangGraphEngine:
             await self._stream(compiled, given, config, watch)
             if not watch.interrupted:
                 return ()
-            snapshot = await compiled.graph.aget_state(config_for(request.thread_id))
+            where = config_for(request.thread_id)
+            snapshot = await compiled.graph.aget_state(where, subgraphs=True)
             if context.gate_hits and questions.are_ordered:
                 return snapshot.next
             answers = await questions.answers_to(snapshot)
@@ -244,7 +251,6 @@ class LangGraphEngine:
             watch.interrupted = False
             watch.replayed.clear()
             config["configurable"].pop(CONFIG_KEY_RESUMING, None)
-            config["recursion_limit"] = self._recursion_limit
             watch.budget.begun = watch.steps[""]
             given = Command(resume=answers)
 
@@ -291,7 +297,7 @@ class LangGraphEngine:
             configurable[CONFIG_KEY_RESUMING] = False
         return {
             "configurable": configurable,
-            "recursion_limit": self._steps_left(request.step, watch.budget),
+            "recursion_limit": self._recursion_limit,
             "run_name": request.trace.name or self._source.name or "LangGraph",
             "tags": list(request.trace.tags),
             "metadata": dict(request.trace.metadata),
@@ -322,13 +328,6 @@ class LangGraphEngine:
             watch.fault = watch.fault or exc
             raise
 
-    def _steps_left(self, step: int, budget: StepBudget) -> int:
-        """What nodes that ask how many steps are left have to be told. Subgraphs inherit the
-        number, so the limit stays whole where nobody asks."""
-        if step < 0 or not self._counts_steps:
-            return budget.limit
-        return budget.left(step)
-
     def _gate_stop(
         self, thread: str, compiled: CompiledWorkflow, context: BodyContext, watch: Watch
     ) -> Stop:
@@ -343,8 +342,10 @@ class LangGraphEngine:
             reason = reason or _ORDERED
         if watch.handled_error:
             reason = reason or _HANDLED
-        if self._counts_steps and watch.budget.left(watch.steps[""]) < 2:
-            reason = reason or _FEW_STEPS
+        if watch.budget.begun != BEFORE_INPUT and any(
+            compiled.counts_around(hit.namespace) for hit in context.gate_hits
+        ):
+            reason = reason or _COUNTED
         paths = tuple(dict.fromkeys(hit.path for hit in context.gate_hits))
         return Stop(kind=StopKind.GATE, gates=paths, not_shareable=reason)
 

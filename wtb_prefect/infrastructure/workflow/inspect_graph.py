@@ -12,7 +12,6 @@ from typing import Any
 from langgraph._internal._serde import build_serde_allowlist
 from langgraph.channels.untracked_value import UntrackedValue
 from langgraph.graph import END, START
-from langgraph.managed.is_last_step import IsLastStepManager, RemainingStepsManager
 
 from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.domain.workflow import TestWorkflow, WorkflowEdge, WorkflowNode
@@ -29,6 +28,7 @@ from wtb_prefect.infrastructure.workflow.execution_store import is_copyable
 from wtb_prefect.infrastructure.workflow.fingerprint import OPAQUE, fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.node_swap import type_builder
+from wtb_prefect.infrastructure.workflow.recursion import counts_steps
 
 
 def describe(
@@ -183,15 +183,12 @@ def unshared_reasons(source: GraphSource, varying: Sequence[str]) -> tuple[str, 
         for name, spec in builder.nodes.items()
         if _calls_stateful(spec)
     ]
-    managed = [
-        (key, path)
+    stateful = set(_stateful(source.builder))
+    reasons += [
+        f"state key {key!r}{_inside(path)} counts steps, and that subgraph has a memory"
         for path, builder in graphs
-        for key, kind in builder.managed.items()
-        if _counts_steps(kind)
+        if path in stateful and (key := counts_steps(builder.managed))
     ]
-    if managed and _has_subgraphs(source.builder):
-        key, path = managed[0]
-        reasons.append(f"state key {key!r}{_inside(path)} counts steps and the graph has subgraphs")
     return tuple(reasons)
 
 
@@ -199,22 +196,20 @@ def _inside(path: str) -> str:
     return f" of subgraph {path!r}" if path else ""
 
 
+def _stateful(builder: type_builder, path: str = "") -> Iterator[str]:
+    """The paths of subgraphs that remember their earlier visits."""
+    for name, spec in builder.nodes.items():
+        inner = mounted_graph(spec.runnable)
+        if inner is not None:
+            here = _below(path, name)
+            if inner.checkpointer is True:
+                yield here
+            yield from _stateful(inner.builder, here)
+
+
 def _calls_stateful(spec: Any) -> bool:
     called = None if mounted_graph(spec.runnable) else called_graph(spec.runnable)
     return getattr(called, "checkpointer", None) is True
-
-
-def _has_subgraphs(builder: type_builder) -> bool:
-    return any(called_graph(spec.runnable) is not None for spec in builder.nodes.values())
-
-
-def _counts_steps(kind: Any) -> bool:
-    return kind in (IsLastStepManager, RemainingStepsManager)
-
-
-def has_managed_steps(builder: type_builder) -> bool:
-    """Whether nodes can see how many steps are left."""
-    return any(_counts_steps(kind) for kind in builder.managed.values())
 
 
 def allowed_types(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from langgraph.types import StateSnapshot
+from langgraph.types import Interrupt, StateSnapshot
 
 from wtb_prefect.domain.interfaces.workflow_engine import AnswerSource, StepObserver
 from wtb_prefect.infrastructure.workflow.recursion import BEFORE_INPUT
@@ -35,13 +35,16 @@ class Questions:
         return self._source is None or self._source.is_ordered
 
     async def answers_to(self, snapshot: StateSnapshot) -> dict[str, Any]:
-        """Interrupt id -> answer, for the open questions that have one, in the order of tasks."""
+        """Interrupt id -> answer, for the open questions that have one, in the order of tasks.
+
+        `snapshot` has the states of subgraphs in it.
+        """
         found: dict[str, Any] = {}
         if self._source is None:
             return found
         step = (snapshot.metadata or {})["step"]
         head = f"{step}/{snapshot.config['configurable']['checkpoint_id']}"
-        for question in snapshot.interrupts:
+        for question in open_questions(snapshot):
             prefix = f"{head}/{question.id}"
             name = f"{prefix}/{self._asked[prefix]}"
             index = self._answered.get(name, len(self._answered))
@@ -53,6 +56,20 @@ class Questions:
         if found:
             self._observer.answered(dict(self._answered))
         return found
+
+
+def open_questions(snapshot: StateSnapshot) -> list[Interrupt]:
+    """In the order of the tasks, also of those inside subgraphs.
+
+    The task of a subgraph has them in the order in which they were asked, which differs from run
+    to run where its nodes run side by side.
+    """
+    found: list[Interrupt] = []
+    for task in snapshot.tasks:
+        inside = open_questions(task.state) if isinstance(task.state, StateSnapshot) else []
+        known = {question.id for question in inside}
+        found += [*inside, *(other for other in task.interrupts if other.id not in known)]
+    return found
 
 
 def newest_answer(answered: Mapping[str, int]) -> int:
