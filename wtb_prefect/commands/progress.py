@@ -88,10 +88,14 @@ class BatchProgress:
                     progress.update(task, completed=watch.ended, words=watch.words())
 
     def _print(self, watch: _Watch) -> None:
+        last = ""
         while not self._over.wait(LINE_SECONDS):
             if watch.look():
                 line = f"{watch.ended} of {watch.wanted} cells, {watch.words()}"
-                self._console.print(line, soft_wrap=True)
+                # Nothing new: all are done and the server or Ray is being stopped.
+                if line != last:
+                    self._console.print(line, soft_wrap=True)
+                last = line
 
 
 class _Watch:
@@ -131,7 +135,7 @@ class _Watch:
         return ", ".join(part for part in parts if part)
 
     def _left(self) -> str:
-        if not self.ended:
+        if not self.ended or self.ended >= self.wanted:
             return ""
         seconds = (time.monotonic() - self._began) / self.ended * (self.wanted - self.ended)
         return f"about {int(seconds // 60)}:{int(seconds % 60):02} left"
