@@ -20,13 +20,13 @@ TEST = re.compile(r"(tests/[\w/]+\.py)(?:::(\w+))?")
 FILE = re.compile(r"(?:wtb_prefect|tests|docs|benchmarks)/[\w/.]+")
 
 THEMES = (
-    "every graph, every failure",
     "executions under control",
     "reliability",
     "comparison",
     "outside interfaces",
     "environments",
 )
+HEADS = ("document", "feature")
 NO_TEST = ("no test of its own yet", "not carried over")
 
 # The names the table must account for, by section of the document.
@@ -65,11 +65,11 @@ def references(pattern: re.Pattern[str]) -> list[re.Match[str]]:
 
 
 def rows() -> list[list[str]]:
-    """The rows of the table: document, here, proof."""
+    """The rows of the tables: document or feature, here, proof."""
     _, _, table = PAGE.read_text(encoding="utf-8").partition(TABLE)
     lines = [line for line in table.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for row in cells if row[0] != "document" and set(row[0]) != {"-"}]
+    return [row for row in cells if row[0] not in HEADS and set(row[0]) != {"-"}]
 
 
 @pytest.mark.parametrize("found", references(NAME), ids=lambda found: found[0])
