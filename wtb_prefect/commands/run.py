@@ -31,6 +31,7 @@ from wtb_prefect.sdk.test_bench import RUNNERS, TestBench
 
 SHOWN_FAILURES = 5
 NOT_RUN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+"""What cells are that neither ran nor were answered."""
 
 DEMO_MATRIX = {"chunk": "*", "retrieve": "*", "rerank": "*"}
 
@@ -149,7 +150,9 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
     if result.status == BatchStatus.INTERRUPTED:
         left = sum(cell.status in NOT_RUN for cell in result.asked)
         out.say(f"stopped at the first failed cell: {left} cells not run; run again to go on")
-    if left := len(result.cells) - len(result.asked):
+    asked = {cell.result.cell_id for cell in result.asked}
+    others = (cell for cell in result.cells if cell.result.cell_id not in asked)
+    if left := sum(cell.status in NOT_RUN for cell in others):
         out.say(f"{left} cells were left out by the filter: without it the same command runs them")
     for line in _next(result, args.project):
         out.say(line)
