@@ -23,14 +23,16 @@ SUBGRAPHS = frozenset(
 ) | {"send", "command", "errors"}
 QUESTIONS = frozenset({"questions", "questions beside", "pause", "subgraph", "inner variant"})
 STATES = frozenset({"messages", "delta", "store", "context", "cache"})
-LIMITS = frozenset({"steps left", "last step", "recursion", "command", "errors"})
+LIMITS = frozenset(
+    ("steps left", "last step", "recursion", "command", "errors", "questions", "questions beside")
+)
 MIXED = SHAPES | SUBGRAPHS | QUESTIONS | STATES | {"errors beside", "recursion"}
 
 FAMILIES: dict[str, tuple[frozenset[str], int]] = {
     "plain": (frozenset(), 30),
     "shapes": (SHAPES, 40),
     "subgraphs": (SUBGRAPHS, 50),
-    "questions": (QUESTIONS | {"limits after questions"}, 30),
+    "questions": (QUESTIONS, 30),
     "states": (STATES | {"subgraph", "inner variant"}, 30),
     "limits": (LIMITS, 20),
     "limits in subgraphs": (LIMITS | {"subgraph", "inner variant"}, 10),
@@ -38,8 +40,8 @@ FAMILIES: dict[str, tuple[frozenset[str], int]] = {
 }
 """Which features a graph of the family may have, and how many graphs are run every time."""
 
-SELDOM_SHARED = frozenset({"limits in subgraphs", "mixed"})
-"""Families in which most graphs have something that cannot be shared."""
+SELDOM_COUNTED = frozenset({"mixed", "states"})
+"""Families with caches and racing errors, where few graphs have an exact number of bodies."""
 
 
 @pytest.fixture
@@ -79,6 +81,5 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(
             shutil.rmtree(folder)
 
     check()
-    assert tally.shareable >= number // 4
-    if family not in SELDOM_SHARED:
-        assert tally.shared >= 0.8 * tally.shareable
+    assert tally.shareable >= number // (10 if family in SELDOM_COUNTED else 3)
+    assert tally.shared >= 0.8 * tally.shareable

@@ -87,13 +87,13 @@ def prepared(bench: TestBench) -> tuple[Any, Again, str]:
     session = bench.session
     with session.open_uow() as uow:
         source = uow.executions.get(str(cell.execution_id))
-        case = load_case(uow, session, stored_scope(result.batch_id, session), "c")
+        found = uow.cells.get(cell.result.cell_id)
+        scope = stored_scope(result.batch_id, session)
+        case = load_case(uow, session, scope, "c")
     assert source is not None
-    return (
-        cell,
-        Again(prepared=case, repeat=0, choices=source.choices, source=source),
-        (result.batch_id),
-    )
+    assert found is not None
+    again = Again(cell=found, scope=scope, prepared=case, source=source)
+    return cell, again, result.batch_id
 
 
 def test_the_end_is_the_same_from_every_checkpoint(bench: TestBench, tmp_path: Path) -> None:

@@ -8,18 +8,20 @@ with the files of that point.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.delete_batch import remove_executions
+from wtb_prefect.application.mock_nodes import item_mocks
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.record_steps import StepRecorder
-from wtb_prefect.application.session import PreparedCase, Session
+from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.application.workspace_label import label_of
+from wtb_prefect.domain.batch_test import BatchCell, VariantCombination
 from wtb_prefect.domain.checkpoint import (
     Checkpoint,
     ExecutionHistory,
@@ -35,7 +37,9 @@ from wtb_prefect.domain.execution import (
 )
 from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import BlobId, thread_id
+from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
+from wtb_prefect.domain.mock_node import Mocks
 from wtb_prefect.domain.node_boundary import BoundaryStatus
 from wtb_prefect.errors import LedgerError
 
@@ -49,11 +53,12 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """What to run again: a case with choices, from a point behind `source` or from the start."""
+    """What to run again: a cell of the batch of `scope`, from a point behind `source` or from the
+    start."""
 
+    cell: BatchCell
+    scope: BatchScope
     prepared: PreparedCase
-    repeat: int
-    choices: Mapping[str, str]
     source: Execution | None = None
     point: Checkpoint | None = None
 
@@ -94,10 +99,10 @@ def begin_again(again: Again, session: Session) -> Beginning:
         workflow_id=session.project.workflow_id,
         kind=ExecutionKind.RUN,
         status=ExecutionStatus.RUNNING,
-        choices=again.choices,
+        choices=dict(VariantCombination.named(again.cell.combination).choices),
         created_at=session.clock.now(),
         case_id=case.id,
-        repeat=again.repeat,
+        repeat=again.cell.repeat,
         commit_id=again.prepared.commit_id,
     )
     if again.point is None or again.source is None:
@@ -163,10 +168,12 @@ async def run_again(begin: Beginning, again: Again, session: Session) -> Executi
         implementation_of=session.engine.implementation_of,
         heads=begin.heads,
         store_id=begin.store_id,
+        mocked={mock.node: mock.fingerprint for mock in again.scope.mocks},
     )
     if execution.lineage is not None:
         recorder.begin_at(execution.lineage, begin.inherited)
     request = Advance(
+        mocks=_mocks(again, execution, session),
         thread_id=thread_id(execution.execution_id),
         choices=execution.choices,
         gated=frozenset(),
@@ -189,6 +196,21 @@ async def run_again(begin: Beginning, again: Again, session: Session) -> Executi
         uow.executions.save(ended)
         uow.commit()
     return ended
+
+
+def _mocks(again: Again, execution: Execution, session: Session) -> Mocks:
+    """The nodes that the batch answers for."""
+    name = again.cell.combination
+    item = WorkItem(
+        case_id=again.cell.case_id,
+        repeat=again.cell.repeat,
+        combinations=(name,),
+        wanted=(name,),
+    )
+    # An earlier request of the batch may have asked for this combination.
+    combinations = {**again.scope.combinations, name: VariantCombination.named(name)}
+    scope = replace(again.scope, combinations=combinations)
+    return item_mocks(item, execution, scope, session)
 
 
 def forget(execution: Execution, session: Session) -> None:

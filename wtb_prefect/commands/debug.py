@@ -26,7 +26,6 @@ from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.commands.look import find_checkpoint, need_ledger
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import load_project
-from wtb_prefect.domain.batch_test import VariantCombination
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import thread_id
@@ -62,12 +61,13 @@ def debug(args: Namespace, out: Output) -> int:
 
 def _again(found: FoundCell, at: str | None, session: Session) -> Again:
     cell, source = found.cell, found.execution
+    scope = stored_scope(cell.batch_id, session)
     with session.open_uow() as uow:
-        prepared = load_case(uow, session, stored_scope(cell.batch_id, session), cell.case_id)
+        prepared = load_case(uow, session, scope, cell.case_id)
     return Again(
+        cell=cell,
+        scope=scope,
         prepared=prepared,
-        repeat=cell.repeat,
-        choices=dict(VariantCombination.named(cell.combination).choices),
         source=source,
         point=_point(source, at, session),
     )

@@ -22,6 +22,7 @@ from wtb_prefect.commands.projects import load_project
 from wtb_prefect.commands.run_settings import run_settings
 from wtb_prefect.commands.starter import write_starter
 from wtb_prefect.domain.batch_test import BatchStatus
+from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.errors import InvalidInputError, NotFoundError, WTBError
 from wtb_prefect.infrastructure.event_loop import TERMINATED
 from wtb_prefect.infrastructure.logs.capture import silenced
@@ -29,6 +30,8 @@ from wtb_prefect.sdk.batch_result import BatchResult
 from wtb_prefect.sdk.test_bench import RUNNERS, TestBench
 
 SHOWN_FAILURES = 5
+NOT_RUN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+"""What cells are that neither ran nor were answered."""
 
 DEMO_MATRIX = {"chunk": "*", "retrieve": "*", "rerank": "*"}
 
@@ -73,8 +76,8 @@ def run(args: Namespace, out: Output) -> int:
         except (KeyboardInterrupt, SystemExit) as exc:
             out.note(_interrupted(bench, plans))
             return 130 if isinstance(exc, KeyboardInterrupt) else TERMINATED
-    asked = (cell.result for cell in result.asked)
-    return 1 if terminal.unfinished(asked) or _differs(result, args) else 0
+    failed = terminal.unfinished(cell.result for cell in result.asked) or _differs(result, args)
+    return 1 if failed else 0
 
 
 def _differs(result: BatchResult, args: Namespace) -> bool:
@@ -145,9 +148,11 @@ def _show(result: BatchResult, args: Namespace, out: Output) -> None:
     if len(failed) > SHOWN_FAILURES:
         out.say(f"and {len(failed) - SHOWN_FAILURES} cells more that are not completed")
     if result.status == BatchStatus.INTERRUPTED:
-        left = sum(row.missing for row in report.rows)
+        left = sum(cell.status in NOT_RUN for cell in result.asked)
         out.say(f"stopped at the first failed cell: {left} cells not run; run again to go on")
-    if left := len(result.cells) - len(result.asked):
+    asked = {cell.result.cell_id for cell in result.asked}
+    others = (cell for cell in result.cells if cell.result.cell_id not in asked)
+    if left := sum(cell.status in NOT_RUN for cell in others):
         out.say(f"{left} cells were left out by the filter: without it the same command runs them")
     for line in _next(result, args.project):
         out.say(line)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from wtb_prefect.infrastructure.node_threads import NodeThreads
 
@@ -24,6 +24,7 @@ class _Ending:
     """Why a run is cancelled: set before its tasks hear of it."""
 
     terminated = False
+    cancel: Callable[[], object] | None = None
 
 
 _ending: ContextVar[_Ending] = ContextVar("wtb_ending")
@@ -34,8 +35,22 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     if asyncio._get_running_loop() is not None:
         return run_in_thread(work)
     ending = _Ending()
+
+    async def body() -> T:
+        # As asyncio does with Ctrl-C: an exception in the midst of the loop would pass through
+        # every task that waits for another, and leave the loop before the books are closed.
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        ending.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        return await _with_threads(work)
+
     with _context(ending), _sigterm_as_exit(ending):
-        return asyncio.run(_with_threads(work))
+        try:
+            return asyncio.run(body())
+        except asyncio.CancelledError:
+            if ending.terminated:
+                raise SystemExit(TERMINATED) from None
+            raise
 
 
 def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
@@ -101,9 +116,11 @@ def _sigterm_as_exit(ending: _Ending) -> Iterator[None]:
         yield
         return
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
+    def end(number: int, frame: FrameType | None) -> None:
         ending.terminated = True
-        raise SystemExit(TERMINATED)
+        if ending.cancel is None:
+            raise SystemExit(TERMINATED)
+        ending.cancel()
 
     signal.signal(signal.SIGTERM, end)
     try:

@@ -294,7 +294,9 @@ class Maker:
 def requests(draw: Any, features: Collection[str]) -> Request:
     """A graph of one to three blocks with some of the features, and a matrix over its nodes."""
     used = frozenset(feature for feature in sorted(features) if draw(st.integers(0, 2)))
-    if {"questions", "subgraph"} <= used and "limits after questions inside" not in features:
+    if {"questions", "subgraph"} <= used:
+        # After an answer LangGraph counts a subgraph's super-steps from where it stood then; a fork
+        # inside of it counts from the fork, and may take more of them.
         used -= LIMITS
     maker = Maker(draw, used, itertools.count())
     maker.graph(2 if "subgraph" in used else 3)
