@@ -26,7 +26,8 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 WTB = str(Path(sys.executable).with_name("wtb"))
 
 PROJECT = """
-import operator
+import operator, time
+from pathlib import Path
 from typing import Annotated, TypedDict
 from langgraph.graph import START, StateGraph
 from wtb_prefect import WorkflowProject, current_workspace
@@ -35,6 +36,10 @@ class State(TypedDict):
     log: Annotated[list[str], operator.add]
 
 def first(state: State):
+    with Path("bodies.txt").open("a") as file:
+        file.write("first\\n")
+    while Path("hold").exists():
+        time.sleep(0.1)
     (current_workspace() / "first.txt").write_text("first")
     return {"log": ["first"]}
 
@@ -174,3 +179,72 @@ def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: D
         text=True,
     )
     assert json.loads(results.stdout)["best"] == "second=other"
+
+
+def test_a_cancelled_flow_run_is_one_cancelled_batch_that_goes_on(deployed: Deployed) -> None:
+    """Cancelled through the API: no process is left, no task run Running; triggered again with the
+    same parameters it is complete."""
+    folder, client = deployed.folder, deployed.client
+    parameters = {
+        "project": "bench.py:project",
+        "cases": "cases.jsonl",
+        "matrix": {"second": "*"},
+        "batch_id": "stopped",
+        "options": {"retries": 1},
+    }
+    url = f"/deployments/{deployed.deployment['id']}/create_flow_run"
+    bodies = folder / "bodies.txt"
+    bodies.unlink(missing_ok=True)
+    (folder / "hold").touch()
+    with worker(folder, deployed.environment):
+        run = client.post(url, json={"parameters": parameters}).json()
+        deadline = time.monotonic() + 120
+        while not bodies.exists():
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+            time.sleep(0.2)
+        time.sleep(1)  # the Running events leave the workers
+        cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        client.post(f"/flow_runs/{run['id']}/set_state", json=cancelling)
+        ended = wait_for_end(client, run["id"], 90)
+        assert ended["state_type"] == "CANCELLED", (folder / "worker.log").read_text()[-3000:]
+        assert _processes_in(folder, 30) == 1  # the worker itself
+        tasks = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+        for _ in range(60):
+            states = {
+                task["state_type"] for task in client.post("/task_runs/filter", json=tasks).json()
+            }
+            if not states & {"RUNNING", "PENDING"}:
+                break
+            time.sleep(1)
+        assert states == {"CRASHED"}
+        assert _batches(folder, "stopped") == ["cancelled"]
+        (folder / "hold").unlink()
+        again = client.post(url, json={"parameters": parameters}).json()
+        assert wait_for_end(client, again["id"], 150)["state_type"] == "COMPLETED"
+    assert _batches(folder, "stopped") == ["completed"]
+
+
+def _batches(folder: Path, batch_id: str) -> list[str]:
+    listed = subprocess.run(
+        [WTB, "list", "bench.py:project", "--json"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [b["status"] for b in json.loads(listed.stdout) if b["batch_id"] == batch_id]
+
+
+def _processes_in(folder: Path, seconds: float) -> int:
+    """How many processes work in a folder, when only one is left or the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = 0
+        for entry in Path("/proc").glob("[0-9]*/cwd"):
+            try:
+                found += entry.readlink() == folder
+            except OSError:
+                continue
+        if found <= 1 or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)

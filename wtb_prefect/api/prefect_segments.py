@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ DRAIN_SECONDS = 10.0
 RECONCILE_SECONDS = 15.0
 RECONCILE_PAUSE = 0.5
 CLOSE_SECONDS = 5.0
+FLOW_RUN_LOGGER = "prefect.flow_runs"
 
 logger = get_logger("wtb.segments")
 
@@ -192,6 +194,8 @@ class PrefectSegmentRunner:
         if not self._server_lost and self._is_lost():
             self._server_lost = True
             logger.warning("The Prefect server does not answer any more: going on without it")
+            # Prefect's engine tells of it with a traceback at every turn.
+            logging.getLogger(FLOW_RUN_LOGGER).setLevel(logging.CRITICAL)
         return self._server_lost
 
     def _lost(self, submitted: _Submitted, reason: str) -> ChunkResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import sysconfig
@@ -310,6 +311,11 @@ def _search_path_for_workers() -> Iterator[None]:
         os.environ.update({} if before is None else {"PYTHONPATH": before})
 
 
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Ray warns that it does not take SIGTERM from this thread; it shall not."""
+    return not record.getMessage().startswith("SIGTERM handler is not set")
+
+
 def _one_line(error: BaseException) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
@@ -338,4 +344,5 @@ def _import_ray(*, private: bool = False) -> Any:
         ray.__version__  # noqa: B018 - prefect-ray has left a lazy module; this really imports it
     except ImportError as error:
         raise InfrastructureError(RAY_MISSING) from error
+    logging.getLogger("ray._private.worker").addFilter(_is_worth_saying)
     return ray

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from prefect import tags
@@ -11,6 +14,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from wtb_prefect.api.flows import batch_test
+from wtb_prefect.api.prefect_segments import FLOW_RUN_LOGGER
 from wtb_prefect.api.server import prefect_server
 from wtb_prefect.api.without_server import ServerLostError, server_is_lost
 from wtb_prefect.domain.project import ProjectLocations
@@ -49,6 +53,7 @@ def run_batch_flow(
         prefect_server(home) as server,
         tags("wtb", f"batch:{batch_id}"),
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: CLIENT_RETRIES}),
+        _level_kept(logging.getLogger(FLOW_RUN_LOGGER)),
     ):
         until = " (while the batch runs)" if server.started_here else ""
         print(f"wtb: watch at {server.ui_url}/runs{until}", file=sys.stderr)  # noqa: T201 - said in one line
@@ -68,3 +73,12 @@ def run_batch_flow(
                 ) from error
             raise
     return int(summary["node_executions"])
+
+
+@contextmanager
+def _level_kept(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
