@@ -111,6 +111,21 @@ def test_the_limit_counts_the_shared_prefix(tmp_path: Path) -> None:
         assert {cell.status for cell in again.cells} == {"completed"}
 
 
+def test_what_the_prefix_took_is_gone(tmp_path: Path) -> None:
+    """`first` leaves 0.8 s of the second to a `last` that takes 0.9 s."""
+
+    async def lasts(state: State) -> dict[str, Any]:
+        await asyncio.sleep(0.9)
+        return {"log": ["last"]}
+
+    with make(tmp_path, lasts) as bench:
+        result = bench.batch(MATRIX, CASES[:1], runner="inline", time_limit=1.0)
+        ends = {cell.combination: cell for cell in result.cells}
+        assert ends["last=v"].status == "failed"
+        assert ends["last=v"].error is not None
+        assert ends["last=v"].error.node == "last"
+
+
 @pytest.mark.parametrize("limit", [0, -1, float("nan"), "1", True])
 def test_a_limit_is_more_than_nothing(tmp_path: Path, limit: Any) -> None:
     with make(tmp_path, last) as bench, pytest.raises(InvalidInputError, match="time_limit"):
