@@ -200,6 +200,22 @@ def test_a_configured_server_is_used_as_it_is(connected: PrefectServer, tmp_path
 
 
 @pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads processor time from /proc")
+def test_a_server_with_nothing_to_do_leaves_the_processor_alone(server: PrefectServer) -> None:
+    """One of its services may turn without a pause, which costs a core for the whole run."""
+
+    def busy() -> float:
+        fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def share_of_a_core() -> float:
+        before, begun = busy(), time.monotonic()
+        time.sleep(1.0)
+        return (busy() - before) / (time.monotonic() - begun)
+
+    assert eventually(lambda: share_of_a_core() < 0.15, seconds=30.0)
+
+
 def test_ray_refuses_to_run_without_a_server() -> None:
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),

@@ -159,6 +159,12 @@ project = WorkflowProject(
 )
 
 
+# These two depend on the files alone, not on the question: each way to chunk is indexed once for
+# all questions, and the index is given to every execution.
+project.cached("chunk", reads=[])
+project.cached("index", reads=[])
+
+
 # --- Variants: other ways to do the work of a node ------------------------------------------------
 
 
