@@ -98,6 +98,7 @@ def _batch(bench: TestBench, request: Request, *, share_prefixes: bool = True) -
         cases=[request.case()],
         runner="inline",
         share_prefixes=share_prefixes,
+        retries=0,  # plain LangGraph does not try again when a node's time was up
     )
     assert result.node_executions == CALLS.take().total()
     recorded = {
