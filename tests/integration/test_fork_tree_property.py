@@ -26,7 +26,8 @@ STATES = frozenset({"messages", "delta", "store", "context", "cache"})
 LIMITS = frozenset(
     ("steps left", "last step", "recursion", "command", "errors", "questions", "questions beside")
 )
-MIXED = SHAPES | SUBGRAPHS | QUESTIONS | STATES | {"errors beside", "recursion"}
+MIXED = (SHAPES | SUBGRAPHS | QUESTIONS | STATES | {"recursion"}) - {"cache"}
+RACING = SHAPES | SUBGRAPHS | {"errors beside"}
 
 FAMILIES: dict[str, tuple[frozenset[str], int]] = {
     "plain": (frozenset(), 30),
@@ -37,11 +38,12 @@ FAMILIES: dict[str, tuple[frozenset[str], int]] = {
     "limits": (LIMITS, 20),
     "limits in subgraphs": (LIMITS | {"subgraph", "inner variant"}, 10),
     "mixed": (MIXED, 30),
+    "racing": (RACING, 10),
 }
 """Which features a graph of the family may have, and how many graphs are run every time."""
 
-SELDOM_COUNTED = frozenset({"mixed", "states"})
-"""Families with caches and racing errors, where few graphs have an exact number of bodies."""
+SELDOM_COUNTED = frozenset({"states", "racing"})
+"""Families with caches or racing errors: few of their graphs have an exact number of bodies."""
 
 
 @pytest.fixture
@@ -81,5 +83,5 @@ def test_shared_equals_unshared_at_the_cost_of_the_prefix_tree(
             shutil.rmtree(folder)
 
     check()
-    assert tally.shareable >= number // (10 if family in SELDOM_COUNTED else 3)
-    assert tally.shared >= 0.8 * tally.shareable
+    assert tally.shareable >= number // 4 or family in SELDOM_COUNTED
+    assert tally.shared >= tally.shareable // 2
