@@ -41,6 +41,11 @@ class Begin:
 
 
 def find_parent(uow: UnitOfWork, execution_id: str | None) -> ForkedFrom | None:
+    """What an item is forked from; None: it begins at the start.
+
+    Raises:
+        LedgerError: the ledger does not have it.
+    """
     if execution_id is None:
         return None
     found = uow.executions.get(execution_id)
@@ -157,7 +162,7 @@ def rewound(known: Execution, session: Session) -> Begin:
     )
 
 
-def begin_again(session: Session, execution: Execution) -> Begin:
+def begin_retry(execution: Execution, session: Session) -> Begin:
     """Where an execution goes on after a failed attempt."""
     if execution.head is not None:
         return rewound(execution, session)

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from wtb_prefect.application.answers import CaseAnswers
-from wtb_prefect.application.commit_tree import CommitTree
+from wtb_prefect.application.begin_segment import Begin
 from wtb_prefect.application.delete_batch import remove_executions
-from wtb_prefect.application.mock_nodes import item_mocks
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.read_state import holder_of
-from wtb_prefect.application.record_steps import StepRecorder
+from wtb_prefect.application.run_attempt import counted, run_attempt
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
-from wtb_prefect.application.trace_labels import trace_labels
+from wtb_prefect.application.time_limit import deadline_of
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.batch_test import BatchCell, VariantCombination
 from wtb_prefect.domain.checkpoint import (
@@ -36,19 +34,10 @@ from wtb_prefect.domain.execution import (
     Lineage,
 )
 from wtb_prefect.domain.file_processing import CheckpointFileLink
-from wtb_prefect.domain.identifiers import BlobId, thread_id
+from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
-from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
-from wtb_prefect.domain.mock_node import Mocks
 from wtb_prefect.domain.node_boundary import BoundaryStatus
 from wtb_prefect.errors import LedgerError
-
-_STATUS = {
-    StopKind.COMPLETED: ExecutionStatus.COMPLETED,
-    StopKind.GATE: ExecutionStatus.COMPLETED,
-    StopKind.INTERRUPTED: ExecutionStatus.PAUSED,
-    StopKind.FAILED: ExecutionStatus.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +50,6 @@ class Again:
     prepared: PreparedCase
     source: Execution | None = None
     point: Checkpoint | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
-    """Where it begins: the execution, and what comes along from the point.
-
-    `inherited` is the number of answers used up to there.
-    """
-
-    execution: Execution
-    heads: SubgraphHeads = field(default_factory=SubgraphHeads)
-    store_id: BlobId | None = None
-    inherited: int = 0
 
 
 def before_failure(
@@ -91,7 +67,7 @@ def before_failure(
     return next((point for point in reversed(known) if point is not None), history.latest)
 
 
-def begin_again(again: Again, session: Session) -> Beginning:
+def begin_again(again: Again, session: Session) -> Begin:
     """The new execution at its point, not yet run or recorded. Raises as `holder_of`."""
     case = again.prepared.case
     execution = Execution(
@@ -106,7 +82,7 @@ def begin_again(again: Again, session: Session) -> Beginning:
         commit_id=again.prepared.commit_id,
     )
     if again.point is None or again.source is None:
-        return Beginning(execution=execution)
+        return Begin(execution=execution)
     holder = holder_of(again.source.execution_id, again.point, session)
     with session.open_uow() as uow:
         links = _links_until(uow.checkpoint_files.list(holder), again.point)
@@ -129,14 +105,14 @@ def _forked(
     holder: str,
     links: Sequence[CheckpointFileLink],
     session: Session,
-) -> Beginning:
+) -> Begin:
     """What was pending at the checkpoint stays behind; memories of subgraphs come along."""
     link, target = links[-1], thread_id(execution.execution_id)
     standing = subgraph_heads(links).standing
     session.checkpoints.fork(
         thread_id(holder), link.checkpoint_id, target, standing, with_writes=False
     )
-    return Beginning(
+    return Begin(
         execution=replace(
             execution,
             lineage=Lineage(
@@ -154,52 +130,21 @@ def _forked(
     )
 
 
-async def run_again(begin: Beginning, again: Again, session: Session) -> Execution:
+async def run_again(begin: Begin, again: Again, session: Session) -> Execution:
     """Runs it to an end, an interrupt or a failure, and records it like any other."""
-    execution, case = begin.execution, again.prepared.case
-    tree = CommitTree(session.open_uow, execution.commit_id)
-    recorder = StepRecorder(
-        execution=execution,
-        workspace=session.workspaces.open(execution.execution_id, label_of(execution), tree),
-        tree=tree,
-        open_uow=session.open_uow,
-        tracker=session.tracker,
-        clock=session.clock,
-        implementation_of=session.engine.implementation_of,
-        heads=begin.heads,
-        store_id=begin.store_id,
-        mocked={mock.node: mock.fingerprint for mock in again.scope.mocks},
-    )
-    if execution.lineage is not None:
-        recorder.begin_at(execution.lineage, begin.inherited)
-    request = Advance(
-        mocks=_mocks(again, execution, session),
-        thread_id=thread_id(execution.execution_id),
-        choices=execution.choices,
-        gated=frozenset(),
-        input=None if execution.head else case.state,
-        step=execution.step,
-        workspace=recorder.workspace,
-        tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
-        trace=trace_labels(execution, session.project.name),
-        answers=CaseAnswers(case.answers) if case.answers else None,
-        answered=recorder.answers,
-        store=None if begin.store_id is None else session.tracker.contents(begin.store_id),
-    )
-    began = session.clock.elapsed()
-    stop = await session.engine.advance(request, recorder)
-    ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
+    item, scope = _place(again)
+    deadline = deadline_of(begin.execution, None, session)
+    attempt = await run_attempt(item, begin, again.prepared, deadline, scope, session)
     with session.open_uow(write=True) as uow:
-        recorder.write_end(uow)
-        spent = recorder.spent
-        ended = replace(ended, node_executions=spent.bodies, cache_hits=spent.cache_hits)
+        attempt.recorder.write_end(uow)
+        ended = counted(attempt.ended, attempt.recorder)
         uow.executions.save(ended)
         uow.commit()
     return ended
 
 
-def _mocks(again: Again, execution: Execution, session: Session) -> Mocks:
-    """The nodes that the batch answers for."""
+def _place(again: Again) -> tuple[WorkItem, BatchScope]:
+    """The cell as an item, and its batch: nothing is answered from the cache, nothing recorded."""
     name = again.cell.combination
     item = WorkItem(
         case_id=again.cell.case_id,
@@ -207,10 +152,13 @@ def _mocks(again: Again, execution: Execution, session: Session) -> Mocks:
         combinations=(name,),
         wanted=(name,),
     )
-    # An earlier request of the batch may have asked for this combination.
-    combinations = {**again.scope.combinations, name: VariantCombination.named(name)}
-    scope = replace(again.scope, combinations=combinations)
-    return item_mocks(item, execution, scope, session)
+    scope = replace(
+        again.scope,
+        # An earlier request of the batch may have asked for this combination.
+        combinations={**again.scope.combinations, name: VariantCombination.named(name)},
+        options=replace(again.scope.options, use_cache=False, record=()),
+    )
+    return item, scope
 
 
 def forget(execution: Execution, session: Session) -> None:
@@ -221,22 +169,3 @@ def forget(execution: Execution, session: Session) -> None:
     with session.open_uow(write=True) as uow:
         remove_executions(uow, [execution.execution_id])
         uow.commit()
-
-
-def _ended(
-    execution: Execution, recorder: StepRecorder, stop: Stop, session: Session, seconds: float
-) -> Execution:
-    return replace(
-        execution,
-        status=_STATUS[stop.kind],
-        head=recorder.head,
-        step=recorder.step,
-        commit_id=recorder.commit_id,
-        next_nodes=stop.next_nodes,
-        error=None if stop.error is None else recorder.attributed(stop.error),
-        answers=recorder.answers,
-        input_tokens=recorder.spent.input_tokens,
-        output_tokens=recorder.spent.output_tokens,
-        duration=seconds,
-        finished_at=session.clock.now(),
-    )

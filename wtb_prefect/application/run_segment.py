@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from wtb_prefect.application.answers import CaseAnswers
-from wtb_prefect.application.attempts import Attempt, Budget, counted, run_attempts
+from wtb_prefect.application.attempts import run_attempts
 from wtb_prefect.application.begin_segment import (
     Begin,
-    begin_again,
     begin_new,
     find_parent,
     rewound,
@@ -20,15 +17,12 @@ from wtb_prefect.application.evaluate import Evidence, evaluate, score_fingerpri
 from wtb_prefect.application.execution_tree import split, stretch_of, unshare
 from wtb_prefect.application.fail_fast import stop_batch
 from wtb_prefect.application.load_case import load_case
-from wtb_prefect.application.mock_nodes import item_mocks, mock_roots
+from wtb_prefect.application.mock_nodes import mock_roots
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
-from wtb_prefect.application.recorded_nodes import kept_result
+from wtb_prefect.application.run_attempt import counted
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
-from wtb_prefect.application.time_limit import Deadline, advance_until, deadline_of
-from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.application.workspace_label import label_of
-from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import (
     Execution,
@@ -38,18 +32,9 @@ from wtb_prefect.domain.execution import (
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
-from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
+from wtb_prefect.domain.interfaces.workflow_engine import StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.outbox import AuditEntry
-
-_VISIBLE_SECONDS = 0.5
-
-_STATUS = {
-    StopKind.COMPLETED: ExecutionStatus.COMPLETED,
-    StopKind.GATE: ExecutionStatus.COMPLETED,
-    StopKind.INTERRUPTED: ExecutionStatus.PAUSED,
-    StopKind.FAILED: ExecutionStatus.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,15 +132,7 @@ async def _run(
     scope: BatchScope,
     session: Session,
 ) -> SegmentOutcome:
-    deadline = deadline_of(begin.execution, scope.options.time_limit, session)
-
-    async def run_once(begin: Begin) -> Attempt:
-        return await _attempt(item, begin, prepared, deadline, scope, session)
-
-    budget = Budget(retries=scope.options.retries, deadline=deadline)
-    last, earlier = await run_attempts(
-        run_once, partial(begin_again, session), begin, budget, session
-    )
+    last, earlier = await run_attempts(item, begin, prepared, scope, session)
     ended, recorder, workspace, stop = last.ended, last.recorder, last.workspace, last.stop
     results: list[EvaluationResult] = []
     if stop.kind is StopKind.COMPLETED and session.evaluators:
@@ -170,95 +147,6 @@ async def _run(
         children=children,
         node_executions=earlier + recorder.spent.bodies,
         execution_id=ended.execution_id,
-    )
-
-
-async def _attempt(
-    item: WorkItem,
-    begin: Begin,
-    prepared: PreparedCase,
-    deadline: Deadline,
-    scope: BatchScope,
-    session: Session,
-) -> Attempt:
-    """Runs an execution from where it stands, until it stops; the end is not recorded yet."""
-    execution = begin.execution
-    tree = CommitTree(session.open_uow, execution.commit_id)
-    workspace = session.workspaces.open(execution.execution_id, label_of(execution), tree)
-    recorder = StepRecorder(
-        execution=execution,
-        workspace=workspace,
-        tree=tree,
-        open_uow=session.open_uow,
-        tracker=session.tracker,
-        clock=session.clock,
-        implementation_of=session.engine.implementation_of,
-        sequence=begin.sequence,
-        unsaved_execution=begin.sequence == 0,
-        use_cache=scope.options.use_cache,
-        heads=begin.heads,
-        store_id=begin.store_id,
-        mocked={mock.node: mock.fingerprint for mock in scope.mocks},
-        keep=partial(kept_result, execution, session),
-    )
-    if execution.lineage is not None and begin.sequence == 0:
-        recorder.begin_at(execution.lineage, begin.inherited)
-    # One that lasts is seen in the ledger while it runs; short ones are written once, at the end.
-    visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.show)
-    began = session.clock.elapsed()
-    request = replace(
-        _advance(begin, recorder, prepared.case, session),
-        mocks=item_mocks(item, execution, scope, session),
-        kept=frozenset(scope.options.record),
-    )
-    try:
-        stop = await advance_until(deadline, request, recorder, session)
-    finally:
-        visible.cancel()
-    ended = _ended(execution, recorder, stop, session, session.clock.elapsed() - began)
-    return Attempt(ended=ended, recorder=recorder, workspace=workspace, stop=stop)
-
-
-def _advance(begin: Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
-    execution = begin.execution
-    return Advance(
-        thread_id=thread_id(execution.execution_id),
-        choices=execution.choices,
-        gated=frozenset(execution.gated),
-        input=case.state if execution.head is None else None,
-        step=execution.step,
-        workspace=recorder.workspace,
-        tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
-        trace=trace_labels(execution, session.project.name),
-        subgraphs_under_way=bool(begin.heads.under_way),
-        answers=CaseAnswers(case.answers) if case.answers else None,
-        answered=recorder.answers,
-        store=None if begin.store_id is None else session.tracker.contents(begin.store_id),
-    )
-
-
-def _ended(
-    execution: Execution, recorder: StepRecorder, stop: Stop, session: Session, seconds: float
-) -> Execution:
-    error = None if stop.error is None else recorder.attributed(stop.error)
-    at_gate = stop.kind is StopKind.GATE
-    order = [node for node in execution.gated if node in stop.gates]
-    return replace(
-        execution,
-        kind=ExecutionKind.SEGMENT if at_gate else execution.kind,
-        status=_STATUS[stop.kind],
-        head=recorder.head,
-        step=recorder.step,
-        commit_id=recorder.commit_id,
-        split_nodes=tuple(order) if at_gate else (),
-        next_nodes=stop.gates or stop.next_nodes,
-        error=error,
-        unshared_reason=stop.not_shareable or execution.unshared_reason,
-        answers=recorder.answers,
-        input_tokens=execution.input_tokens + recorder.spent.input_tokens,
-        output_tokens=execution.output_tokens + recorder.spent.output_tokens,
-        duration=execution.duration + seconds,
-        finished_at=session.clock.now(),
     )
 
 

@@ -28,6 +28,11 @@ class Deadline:
         """Seconds left; None: any number."""
         return None if self.limit is None else self.at - self.clock.elapsed()
 
+    def allows(self, seconds: float) -> bool:
+        """Whether there is time for a wait."""
+        left = self.left
+        return left is None or seconds < left
+
 
 def deadline_of(execution: Execution, limit: float | None, session: Session) -> Deadline:
     """The deadline of an execution that goes on now: what it and its ancestors took is gone."""
