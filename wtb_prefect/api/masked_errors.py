@@ -18,7 +18,7 @@ def masked_errors() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as exc:
+    except Exception as exc:  # whatever it is, Prefect would store it: raised on, or anew
         text = "".join(traceback.format_exception(exc))
         if mask_secrets(text) == text:
             raise

@@ -66,7 +66,7 @@ def run_batch_flow(
             )
         except WTBError:
             raise
-        except Exception as error:
+        except Exception as error:  # Prefect's own kinds, if its server is gone: raised on if not
             if server_is_lost():
                 raise ServerLostError(
                     f"the Prefect server at {server.url} was lost ({type(error).__name__})"

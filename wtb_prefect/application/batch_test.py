@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from wtb_prefect.application.answers import check_importable
+from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.mock_nodes import refuse_local_functions
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
 from wtb_prefect.application.prune_checkpoints import prune_completed
 from wtb_prefect.application.run_batch import (
     BatchRun,
-    IsAlive,
     claim_batch,
     close_batch,
     register_batch,

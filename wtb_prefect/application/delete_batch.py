@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from wtb_prefect.application.run_batch import IsAlive
+from wtb_prefect.application.batch_owner import IsAlive, refuse_if_owned
 from wtb_prefect.application.stores import OpenStores, Stores
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, Owner
@@ -19,7 +19,7 @@ from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.outbox import AuditEntry
-from wtb_prefect.errors import BatchBusyError, NotFoundError
+from wtb_prefect.errors import NotFoundError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +94,7 @@ def _deletion(uow: UnitOfWork, batch_id: str, is_alive: IsAlive) -> Deletion:
     batch = uow.batch_tests.get(batch_id)
     if batch is None:
         raise NotFoundError("batch", batch_id, [b.batch_id for b in uow.batch_tests.list()])
-    if batch.owner is not None and is_alive(batch.owner):
-        raise BatchBusyError(
-            f"batch {batch_id} is being used by process {batch.owner.pid} on {batch.owner.host}; "
-            "wait for it to end, or stop it"
-        )
+    refuse_if_owned(batch, is_alive)
     own = uow.executions.list(batch_id=batch_id)
     heirs = _used_elsewhere(uow, batch_id, own)
     return Deletion(

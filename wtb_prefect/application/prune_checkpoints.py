@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from wtb_prefect.application.run_batch import IsAlive
+from wtb_prefect.application.batch_owner import IsAlive, refuse_if_owned
 from wtb_prefect.application.stores import Stores
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.outbox import AuditEntry
-from wtb_prefect.errors import BatchBusyError, NotFoundError
+from wtb_prefect.errors import NotFoundError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,7 @@ def plan_pruning(batch_id: str, is_alive: IsAlive, stores: Stores) -> Pruning:
         batch = uow.batch_tests.get(batch_id)
         if batch is None:
             raise NotFoundError("batch", batch_id, [b.batch_id for b in uow.batch_tests.list()])
-        if batch.owner is not None and is_alive(batch.owner):
-            raise BatchBusyError(
-                f"batch {batch_id} is being run by process {batch.owner.pid} on "
-                f"{batch.owner.host}; wait for it to end, or stop it"
-            )
+        refuse_if_owned(batch, is_alive)
         ended = [e for e in uow.executions.list(batch_id=batch_id) if e.status.is_final]
     return _parts(ended)
 

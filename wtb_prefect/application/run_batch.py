@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from wtb_prefect.application.batch_owner import IsAlive, refuse_if_owned
 from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.application.fail_fast import is_stopped, stop_batch
 from wtb_prefect.application.find_past import past_reasons
@@ -47,9 +48,6 @@ _RETURNS = 8
 """How many chunks may hand their forks back: bounds the number of chunks of a batch."""
 
 
-IsAlive = Callable[[Owner], bool]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRun:
     """How a batch is run: by whom, on what, and how to tell whether another owner still lives.
@@ -73,7 +71,7 @@ def register_batch(
     Returns the plan as it was written. Raises `BatchBusyError` as `claim_batch` does.
     """
     with session.open_uow(write=True) as uow:
-        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), is_alive)
+        _refuse_if_busy(uow.batch_tests.get(plan.batch_id), is_alive)
         written = _write_request(uow, plan, base, session)
         uow.commit()
     return written
@@ -90,7 +88,7 @@ def claim_batch(
         BatchBusyError: another live process owns the batch.
     """
     with session.open_uow(write=True) as uow:
-        _refuse_if_owned(uow.batch_tests.get(plan.batch_id), run.is_alive)
+        _refuse_if_busy(uow.batch_tests.get(plan.batch_id), run.is_alive)
         written = _write_request(uow, plan, base, session)
         uow.batch_tests.own(plan.batch_id, run.owner, run.runner_name, session.clock.now())
         uow.audit_log.append(
@@ -309,19 +307,15 @@ def _has_ended(uow: UnitOfWork, cell_id: str) -> bool:
     return cell is not None and cell.status.is_final
 
 
-def _refuse_if_owned(known: BatchTest | None, is_alive: IsAlive) -> None:
-    # Also by this process: two calls at once would run the same executions twice.
-    owner = known.owner if known is not None else None
-    if known is not None and known.status is BatchStatus.DELETING:
+def _refuse_if_busy(known: BatchTest | None, is_alive: IsAlive) -> None:
+    if known is None:
+        return
+    if known.status is BatchStatus.DELETING:
         raise BatchBusyError(
             f"batch {known.batch_id} is being deleted; to finish that: wtb delete PROJECT "
             f"{known.batch_id}"
         )
-    if known is not None and owner is not None and is_alive(owner):
-        raise BatchBusyError(
-            f"batch {known.batch_id} is being run by process {owner.pid} on {owner.host}; "
-            "wait for it to end, or stop it"
-        )
+    refuse_if_owned(known, is_alive)
 
 
 def _variants(session: Session) -> list[NodeVariant]:

@@ -32,7 +32,6 @@ from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.project import ProjectDefinition
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.infrastructure.workflow.debugging import NodeDebugger, debugged, run_debugged
-from wtb_prefect.infrastructure.workflow.same_value import difference
 
 
 def debug(args: Namespace, out: Output) -> int:
@@ -149,7 +148,8 @@ def _compare(ended: Execution, recorded: Execution, session: Session) -> _Differ
     keys = [
         key
         for key in sorted({*new, *old})
-        if difference(new.get(key, missing), old.get(key, missing), key) is not None
+        # Message ids aside: LangGraph draws them at random.
+        if session.engine.difference(new.get(key, missing), old.get(key, missing), key) is not None
     ]
     files = [read_files(session.open_uow, e.execution_id, None) for e in (ended, recorded)]
     paths = sorted({*files[0], *files[1]})

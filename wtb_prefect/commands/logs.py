@@ -6,21 +6,17 @@ from argparse import Namespace
 
 from wtb_prefect.application.find_cell import find_cell_execution
 from wtb_prefect.application.read_logs import read_logs
-from wtb_prefect.bootstrap.ledger import open_cell_logs, open_ledger
+from wtb_prefect.bootstrap.ledger import open_cell_logs
+from wtb_prefect.commands.look import need_ledger
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project
 from wtb_prefect.domain.log_line import LogLine
-from wtb_prefect.errors import InvalidInputError
 
 
 def logs(args: Namespace, out: Output) -> int:
     """The lines of a cell, those of its shared prefixes first."""
     project = find_project(args.project)
-    with open_ledger(project.locations.database_url) as open_uow:
-        if open_uow is None:
-            raise InvalidInputError(
-                f"project {project.name!r} has no batch yet: start one with `wtb run`"
-            )
+    with need_ledger(project) as open_uow:
         with open_uow() as uow:
             execution = find_cell_execution(uow, project.workflow_id, args.cell, args.batch)
         kept = open_cell_logs(project.locations)

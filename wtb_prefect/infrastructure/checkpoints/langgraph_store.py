@@ -262,9 +262,7 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
                 self._connection.execute("PRAGMA synchronous=FULL")
                 super().__init__(SqliteSaver(self._connection, serde=serde))
                 self.saver.setup()
-            except (
-                BaseException
-            ):  # also Ctrl-C: what was opened here is closed here, then raised on
+            except BaseException:  # also Ctrl-C: closed here, then raised on
                 self._connection.close()
                 raise
 

@@ -204,7 +204,10 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
             with _kept_fault(watch):
                 wanted = await watch.observer.task_finished(task_id, namespace, _usage(writes))
                 # A DeltaChannel is rebuilt from the writes between two snapshots.
-                if wanted or watch.level(namespace).delta:
+                delta = watch.level(namespace).delta
+                if delta and not wanted:
+                    await watch.observer.checkpoint_coming()  # these writes stand for files too
+                if wanted or delta:
                     self.put_writes(config, writes, task_id, task_path)
                     plain = [write for write in writes if write[0] not in SPECIAL_CHANNELS]
                     watch.live_writes.setdefault(namespace, {})[task_id] = plain

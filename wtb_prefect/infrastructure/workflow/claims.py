@@ -90,7 +90,7 @@ def _try_lock(path: Path) -> int | None:
                 return fd
     except BlockingIOError:
         pass
-    except BaseException:
+    except BaseException:  # whatever it was, the file is not ours: closed, then raised on
         os.close(fd)
         raise
     os.close(fd)  # another's, or a file that its last owner has removed

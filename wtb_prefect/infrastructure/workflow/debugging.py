@@ -147,7 +147,7 @@ class _DebuggedNode:
             raise  # interrupts and commands to a parent: no failures
         except bdb.BdbQuit:
             debugger.quitting = True
-        except Exception as exc:
+        except Exception as exc:  # of the user's node: shown, then raised on
             if not debugger.quitting:
                 debugger.look_at(call.node, exc)
                 raise
