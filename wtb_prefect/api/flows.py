@@ -117,7 +117,7 @@ def batch_test(
                 request = replace(request, options=options.as_asked(request.options))
             if only is not None:
                 request = replace(request, only=CellFilter.from_json(only))
-            return _run(request, session, definition, project, max_parallel)
+            return _run(request, session, project, max_parallel)
 
 
 def _request(
@@ -142,12 +142,9 @@ def _request(
 
 
 def _run(
-    request: BatchRequest,
-    session: Session,
-    definition: ProjectDefinition,
-    project: str,
-    max_parallel: int,
+    request: BatchRequest, session: Session, project: str, max_parallel: int
 ) -> dict[str, Any]:
+    definition = session.project
     if definition.cwd and _runner_name() == "threads":
         raise InvalidInputError(
             f"project {definition.name!r} has cwd='workspace', and threads of one process share "
@@ -166,26 +163,7 @@ def _run(
         progress.append(ProgressArtifact(session.open_uow, plan).__enter__())
 
     def make_runner(scope: BatchScope) -> PrefectSegmentRunner:
-        slots = _slots(max_parallel)
-        context = FlowRunContext.get()
-        if definition.remote and context and isinstance(context.task_runner, SegmentRayTaskRunner):
-            make_room(context.task_runner, definition.remote)
-        parameters = {
-            "project": project,
-            "locations": definition.locations.to_json(),
-            "batch_id": scope.batch_id,
-            "parallel": 1 if definition.cwd else ceil(max_parallel / slots),
-        }
-        runners.append(
-            PrefectSegmentRunner(
-                run_segments,
-                parameters=parameters,
-                slots=slots,
-                left_answer=partial(left_answer, open_uow=session.open_uow),
-                instead=WithoutServer(parameters, slots).submit,
-                is_lost=server_is_lost,
-            )
-        )
+        runners.append(_runner_of(scope, session, project, max_parallel))
         return runners[0]
 
     run = BatchRun(
@@ -209,6 +187,30 @@ def _run(
         for bar in progress:
             bar.__exit__(None, None, None)
     return _publish(end, session, definition, shown=not any(r.server_lost for r in runners))
+
+
+def _runner_of(
+    scope: BatchScope, session: Session, project: str, max_parallel: int
+) -> PrefectSegmentRunner:
+    definition = session.project
+    slots = _slots(max_parallel)
+    context = FlowRunContext.get()
+    if definition.remote and context and isinstance(context.task_runner, SegmentRayTaskRunner):
+        make_room(context.task_runner, definition.remote)
+    parameters = {
+        "project": project,
+        "locations": definition.locations.to_json(),
+        "batch_id": scope.batch_id,
+        "parallel": 1 if definition.cwd else ceil(max_parallel / slots),
+    }
+    return PrefectSegmentRunner(
+        run_segments,
+        parameters=parameters,
+        slots=slots,
+        left_answer=partial(left_answer, open_uow=session.open_uow),
+        instead=WithoutServer(parameters, slots).submit,
+        is_lost=server_is_lost,
+    )
 
 
 def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from wtb_prefect.application.evaluate import check_evaluator
 from wtb_prefect.application.session import Announce, Session, announce_nothing
-from wtb_prefect.bootstrap.ledger import open_database
+from wtb_prefect.bootstrap.stores import open_databases
 from wtb_prefect.domain.interfaces.remote_calls import RemoteCalls
+from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectDefinition
+from wtb_prefect.domain.workflow import TestWorkflow
 from wtb_prefect.errors import NotFoundError
 from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
-from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
+from wtb_prefect.infrastructure.checkpoints.langgraph_store import LangGraphCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
-from wtb_prefect.infrastructure.workflow.cached_nodes import declared_nodes
+from wtb_prefect.infrastructure.workflow.cached_nodes import CachedNodes, declared_nodes
 from wtb_prefect.infrastructure.workflow.engine import LangGraphEngine
 from wtb_prefect.infrastructure.workflow.execution_store import content_of, is_copyable
 from wtb_prefect.infrastructure.workflow.executor_chain import ExecutorChain
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
-from wtb_prefect.infrastructure.workflow.graph_source import load_attribute, resolve_graph
+from wtb_prefect.infrastructure.workflow.graph_source import (
+    GraphSource,
+    load_attribute,
+    resolve_graph,
+)
 from wtb_prefect.infrastructure.workflow.node_executors import AroundExecutor
 from wtb_prefect.infrastructure.workflow.remote_nodes import RemoteNodes, check_remote
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
@@ -50,6 +58,51 @@ def open_session(
         NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
         LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
     """
+    graph = _checked(project)
+    where, surroundings = project.locations, ProcessSurroundings(project)
+    with open_databases(where, graph.serializer) as (database, checkpoints):
+        open_uow = partial(SqlAlchemyUnitOfWork, database)
+        chain = partial(
+            ExecutorChain,
+            surroundings=surroundings,
+            remote=RemoteNodes(project.remote, remote_calls),
+            around=around,
+        )
+        engine = _engine(project, graph, checkpoints, open_uow, chain)
+        tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
+        yield Session(
+            project=project,
+            engine=engine,
+            open_uow=open_uow,
+            checkpoints=checkpoints,
+            tracker=tracker,
+            workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
+            codec=MsgpackCaseCodec(graph.serializer),
+            clock=SystemClock(),
+            announce=announce,
+            resolve=load_attribute,
+            fingerprint=fingerprint_code,
+            surroundings=surroundings,
+            evaluator_fingerprints={
+                spec.name: fingerprint_code(spec.function, spec.version)
+                for spec in project.evaluators
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Graph:
+    """A project's graph, checked; `store` is the content of its store at the start, if it has one
+    that can be copied."""
+
+    source: GraphSource
+    serializer: JsonPlusSerializer
+    store: bytes | None
+    workflow: TestWorkflow
+    cached: CachedNodes
+
+
+def _checked(project: ProjectDefinition) -> _Graph:
     source = replace(resolve_graph(project.graph), context=project.context)
     variants = [spec.implementation for spec in project.variants]
     allowed = inspect_graph.allowed_types(source.builder, variants, project.allowed_types)
@@ -64,61 +117,39 @@ def open_session(
     check_remote(project.remote, source, project.variants)
     for evaluator in project.evaluators:
         check_evaluator(evaluator)
-    cached = declared_nodes(source.builder, project.cached, project.variants)
-    where = project.locations
-    database = open_database(where.database_url)
-    try:
-        checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
-    except BaseException:  # also Ctrl-C: what was opened here is closed here, then raised on
-        database.dispose()
-        raise
-    surroundings = ProcessSurroundings(project)
-    open_uow = partial(SqlAlchemyUnitOfWork, database)
+    return _Graph(
+        source=source,
+        serializer=serializer,
+        store=store,
+        workflow=workflow,
+        cached=declared_nodes(source.builder, project.cached, project.variants),
+    )
+
+
+def _engine(
+    project: ProjectDefinition,
+    graph: _Graph,
+    checkpoints: LangGraphCheckpointStore,
+    open_uow: OpenUnitOfWork,
+    chain: Callable[..., ExecutorChain],
+) -> LangGraphEngine:
     cache = ResultCache(
         project.workflow_id,
-        cached,
-        inspect_graph.surroundings(source, store),
-        serializer,
+        graph.cached,
+        inspect_graph.surroundings(graph.source, graph.store),
+        graph.serializer,
         open_uow,
-        where.output_dir / "locks",
+        project.locations.output_dir / "locks",
     )
-    executors = ExecutorChain(
-        surroundings=surroundings,
-        cache=cache,
-        remote=RemoteNodes(project.remote, remote_calls),
-        around=around,
-    )
+    checkpoints.deltas_of = partial(inspect_graph.delta_channels, graph.source.builder)
     engine = LangGraphEngine(
-        source,
-        workflow,
+        graph.source,
+        graph.workflow,
         project.variants,
         checkpoints,
-        executors,
+        chain(cache=cache),
         project.recursion_limit,
         project.transient,
     )
-    checkpoints.deltas_of = partial(inspect_graph.delta_channels, source.builder)
-    tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
-    try:
-        engine.check()
-        yield Session(
-            project=project,
-            engine=engine,
-            open_uow=open_uow,
-            checkpoints=checkpoints,
-            tracker=tracker,
-            workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
-            codec=MsgpackCaseCodec(serializer),
-            clock=SystemClock(),
-            announce=announce,
-            resolve=load_attribute,
-            fingerprint=fingerprint_code,
-            surroundings=surroundings,
-            evaluator_fingerprints={
-                spec.name: fingerprint_code(spec.function, spec.version)
-                for spec in project.evaluators
-            },
-        )
-    finally:
-        checkpoints.close()
-        database.dispose()
+    engine.check()
+    return engine

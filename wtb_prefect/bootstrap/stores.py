@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from sqlalchemy import Engine
 
 from wtb_prefect.application.stores import OpenStores
 from wtb_prefect.bootstrap.ledger import open_database
@@ -19,20 +22,31 @@ from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
 @contextmanager
+def open_databases(
+    where: ProjectLocations, serializer: JsonPlusSerializer | None = None
+) -> Iterator[tuple[Engine, SqliteCheckpointStore]]:
+    """Ledger and checkpoints; closes what it opened.
+
+    Raises:
+        LedgerError, CheckpointError: one cannot be opened.
+    """
+    with ExitStack() as stack:
+        database = open_database(where.database_url)
+        stack.callback(database.dispose)
+        checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
+        stack.callback(checkpoints.close)
+        yield database, checkpoints
+
+
+@contextmanager
 def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
     """Ledger, checkpoints, workspaces and logs; closes what it opened.
 
     Raises:
         LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
     """
-    database = open_database(where.database_url)
-    try:
-        checkpoints = SqliteCheckpointStore(where.checkpoints)
-    except BaseException:  # also Ctrl-C: what was opened here is closed here, then raised on
-        database.dispose()
-        raise
     tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
-    try:
+    with open_databases(where) as (database, checkpoints):
         yield OpenStores(
             open_uow=partial(SqlAlchemyUnitOfWork, database),
             checkpoints=checkpoints,
@@ -40,6 +54,3 @@ def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
             logs=CellLogs(where.output_dir / "logs"),
             clock=SystemClock(),
         )
-    finally:
-        checkpoints.close()
-        database.dispose()

@@ -12,11 +12,14 @@ from wtb_prefect.infrastructure.workflow.compile_graph import SEPARATOR, called_
 from wtb_prefect.infrastructure.workflow.inspect_graph import opened
 from wtb_prefect.infrastructure.workflow.node_swap import type_builder
 
+CachedNodes = Mapping[tuple[str, str], tuple[CachedNode, frozenset[str]]]
+"""(node, variant) -> its declaration and the state keys of its graph."""
+
 
 def declared_nodes(
     builder: type_builder, cached: Iterable[CachedNode], variants: Iterable[VariantSpec]
-) -> dict[tuple[str, str], tuple[CachedNode, frozenset[str]]]:
-    """(node, variant) -> its declaration and the state keys of its graph.
+) -> CachedNodes:
+    """The declarations, by what they are about.
 
     Raises:
         NotFoundError: no such node, variant or state key.

@@ -18,7 +18,7 @@ from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
 from wtb_prefect.domain.node_result import CachedNode, NodeResult, NodeStart, ReturnValue
 from wtb_prefect.infrastructure.workflow.body_context import body_context
-from wtb_prefect.infrastructure.workflow.cached_nodes import DeclaredState
+from wtb_prefect.infrastructure.workflow.cached_nodes import CachedNodes, DeclaredState
 from wtb_prefect.infrastructure.workflow.claims import Claim, Claims
 from wtb_prefect.infrastructure.workflow.fingerprint import OPAQUE
 from wtb_prefect.infrastructure.workflow.node_executors import NodeCall, NodeExecutor
@@ -45,7 +45,7 @@ class ResultCache:
     def __init__(
         self,
         workflow_id: str,
-        declared: Mapping[tuple[str, str], tuple[CachedNode, frozenset[str]]],
+        declared: CachedNodes,
         surroundings: str,
         serializer: JsonPlusSerializer,
         open_uow: OpenUnitOfWork,
