@@ -241,3 +241,61 @@ def test_second_run_of_a_batch_is_refused(tmp_path: Path) -> None:
     (folder / "go").touch()
     assert ended(owner) == 0
     assert len(bodies(folder)) == TREE
+
+
+DELTA = """
+import os
+from pathlib import Path
+from typing import Annotated, TypedDict
+from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, StateGraph
+from wtb_prefect import TestBench, WorkflowProject, current_workspace
+
+HERE = Path(__file__).parent
+save = SqliteSaver.put
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], DeltaChannel(lambda old, new: old + [x for w in new for x in w])]
+
+def a(state: State):
+    (current_workspace() / "a.txt").write_text("by a")
+    return {"log": ["a"]}
+
+def b(state: State):
+    return {"log": [(current_workspace() / "a.txt").read_text()]}
+
+def build():
+    builder = StateGraph(State)
+    builder.add_node("a", a)
+    builder.add_node("b", b)
+    builder.add_edge(START, "a")
+    builder.add_edge("a", "b")
+    return builder
+
+project = WorkflowProject("p", build, db_path=HERE / "w.db", output_dir=HERE / "out")
+REQUEST = {"cases": [{"id": "1", "state": {"log": ["in"]}}]}
+
+def put(self, config, checkpoint, metadata, versions):
+    if metadata["step"] == 1:
+        os.kill(os.getpid(), 9)
+    return save(self, config, checkpoint, metadata, versions)
+
+if __name__ == "__main__":
+    SqliteSaver.put = put
+    with TestBench(project) as bench:
+        bench.batch(**REQUEST, runner="inline")
+"""
+
+
+def test_kept_writes_of_a_delta_channel_come_with_their_files(tmp_path: Path) -> None:
+    """Killed between the writes of a node that runs alone and the checkpoint after them."""
+    (tmp_path / "project.py").write_text(DELTA)
+    assert ended(start(tmp_path)) == -signal.SIGKILL
+    loaded = runpy.run_path(str(tmp_path / "project.py"))
+    with TestBench(loaded["project"]) as bench:
+        result = bench.batch(**loaded["REQUEST"], runner="inline")
+        (cell,) = result.cells
+        assert cell.state["log"] == ["in", "a", "by a"]
+        assert list(bench.files(str(cell.execution_id))) == ["a.txt"]
+    assert result.node_executions == 1
