@@ -12,8 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from wtb_prefect import Recorded, TestBench
-from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
-from wtb_prefect.api.server import PrefectServer, prefect_server
+from wtb_prefect.api.server import PrefectServer
 from wtb_prefect.errors import InvalidInputError
 
 PROJECT = """
@@ -91,18 +90,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[PrefectServer]:
-    with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server(folder) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ray(server: PrefectServer) -> Iterator[Any]:
-    with (
-        temporary_settings({PREFECT_API_URL: server.url}),
-        SegmentRayTaskRunner(num_cpus=2) as runner,
-    ):
-        yield runner.start()
+def server_home(folder: Path) -> Path:
+    return folder
 
 
 @pytest.fixture

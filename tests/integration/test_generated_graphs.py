@@ -158,7 +158,9 @@ def test_answers_inside_a_mounted_graph_in_the_order_of_tasks(tmp_path: Path) ->
     }
     blueprint = Blueprint(nodes, edges=[(START, "n0"), ("n0", "n9")])
     varied = (Body("n9", "a", alone=True),)
-    compare(Request(blueprint, varied, {"n9": "*"}, answers=8), tmp_path / "a", tmp_path, Tally())
+    tally = Tally()
+    compare(Request(blueprint, varied, {"n9": "*"}, answers=8), tmp_path / "a", tmp_path, tally)
+    assert (tally.shareable, tally.shared) == (1, 1)
 
 
 REQUEST = Request(

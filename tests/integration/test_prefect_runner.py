@@ -69,25 +69,6 @@ except InfrastructureError as error:
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with (
-        temporary_settings(restore_defaults={PREFECT_API_URL}),
-        prefect_server(tmp_path_factory.mktemp("prefect")) as running,
-    ):
-        yield running
-
-
-@pytest.fixture(scope="module")
-def ray(server: PrefectServer) -> Iterator[Any]:
-    """A Ray that outlives the flows, as a long-lived cluster does."""
-    with (
-        temporary_settings({PREFECT_API_URL: server.url}),
-        SegmentRayTaskRunner(num_cpus=2) as runner,
-    ):
-        yield runner.start()
-
-
 @pytest.fixture
 def connected(server: PrefectServer) -> Iterator[PrefectServer]:
     """The settings of the module's server (pytest runs fixtures of a module in another context)."""

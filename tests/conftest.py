@@ -1,0 +1,48 @@
+"""A Prefect server and a Ray of the tests' own: one of each for a module, 10 s to start each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Prefect takes seconds to import: only tests that start it pay for that.
+if TYPE_CHECKING:
+    from wtb_prefect.api.server import PrefectServer
+
+
+@pytest.fixture(scope="module")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps its database. A module with files of its own makes them first, in a
+    fixture of this name: workers import what is on the search path when Ray starts."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="module")
+def server(server_home: Path) -> Iterator[PrefectServer]:
+    """A Prefect server with an empty database."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from wtb_prefect.api.server import prefect_server
+
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        prefect_server(server_home) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ray(server: PrefectServer) -> Iterator[Any]:
+    """A Ray that outlives the flows, as a long-lived cluster does; gives its module."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
+
+    with (
+        temporary_settings({PREFECT_API_URL: server.url}),
+        SegmentRayTaskRunner(num_cpus=2) as runner,
+    ):
+        yield runner.start()
