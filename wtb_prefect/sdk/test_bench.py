@@ -174,21 +174,31 @@ class TestBench:
             mocks=mocks or {},
             only=only,
         )
-        check_not_loading()
-        name = _runner(runner)
-        parallel = stretches_in_flight(self.project, name, max_parallel)
-        if name == "inline":
-            plan, bodies = run_blocking(self._run_inline(request, parallel, on_plan))
-        else:
-            plan, bodies = self._run_flow(request, name, parallel, on_plan)
-        for node in nodes_left_behind(grace=GRACE_SECONDS):
-            print(LEFT_BEHIND.format(node), file=sys.stderr)  # noqa: T201 - said in one line
+        plan, bodies = self._run(request, runner, max_parallel, on_plan)
         cell_ids = {planned.cell.cell_id for planned in plan.cells}
         return self._result(plan.batch_id, bodies, cell_ids, plan)
 
     async def abatch(self, *args: Any, **options: Any) -> BatchResult:
         """`batch` for those who await: the same arguments, in a thread of its own."""
         return await asyncio.to_thread(self.batch, *args, **options)
+
+    def _run(
+        self,
+        request: BatchRequest,
+        runner: RunnerName | None,
+        max_parallel: int | None,
+        on_plan: OnPlan | None,
+    ) -> tuple[BatchPlan, int]:
+        check_not_loading()
+        name = _runner(runner)
+        parallel = stretches_in_flight(self.project, name, max_parallel)
+        if name == "inline":
+            found = run_blocking(self._run_inline(request, parallel, on_plan))
+        else:
+            found = self._run_flow(request, name, parallel, on_plan)
+        for node in nodes_left_behind(grace=GRACE_SECONDS):
+            print(LEFT_BEHIND.format(node), file=sys.stderr)  # noqa: T201 - said in one line
+        return found
 
     async def _run_inline(
         self, request: BatchRequest, parallel: int, on_plan: OnPlan | None
