@@ -142,13 +142,7 @@ def _add_runs(commands: Commands) -> None:
 
 def _add_debug(commands: Commands) -> None:
     debug = _add(commands, "debug", "debug:debug", "run one cell again under the debugger")
-    debug.add_argument("project", metavar="PROJECT", help=_PROJECT)
-    debug.add_argument(
-        "cell",
-        metavar="CELL",
-        help="a cell's or an execution's id, or how it begins; or combination/case[/repeat]",
-    )
-    debug.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
+    _add_cell(debug)
     debug.add_argument(
         "--at",
         metavar="CHECKPOINT",
@@ -182,6 +176,16 @@ def _add_request(parser: _Parser) -> None:
     _add_filter(parser)
     parser.add_argument("--limit", metavar="N", type=int, help="the first N cases of these")
     _add_runner(parser)
+
+
+def _add_cell(parser: _Parser) -> None:
+    parser.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    parser.add_argument(
+        "cell",
+        metavar="CELL",
+        help="a cell's or an execution's id, or how it begins; or combination/case[/repeat]",
+    )
+    parser.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
 
 
 def _add_filter(parser: _Parser) -> None:
@@ -231,13 +235,7 @@ def _add_looks(commands: Commands) -> None:
         look.add_argument("execution", metavar="EXECUTION", help="its id, or how the id begins")
         look.add_argument("--at", metavar="CHECKPOINT", help="as of this checkpoint")
     logs = _add(commands, "logs", "logs:logs", "what the code of a cell printed and logged")
-    logs.add_argument("project", metavar="PROJECT", help=_PROJECT)
-    logs.add_argument(
-        "cell",
-        metavar="CELL",
-        help="a cell's or an execution's id, or how it begins; or combination/case[/repeat]",
-    )
-    logs.add_argument("--batch", metavar="BATCH", help="of combination/case; default: the newest")
+    _add_cell(logs)
     logs.add_argument("--node", metavar="NODE", help="of this node only")
 
 
