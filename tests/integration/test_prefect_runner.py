@@ -68,6 +68,18 @@ except InfrastructureError as error:
     print(error)
 """
 
+RAY_IMPORTED_BEFORE = """
+import ray
+assert ray._raylet
+from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
+with SegmentRayTaskRunner(num_cpus=1) as runner:
+    runner.start()
+    print(ray.get_runtime_context().gcs_address.rpartition(":")[0])
+    raylet = ray._private.worker._global_node.all_processes["raylet"][0].process.pid
+    environment = open(f"/proc/{raylet}/environ").read().split(chr(0))
+    print(*sorted({"DO_NOT_TRACK=1", "RAY_USAGE_STATS_ENABLED=0"} & set(environment)))
+"""
+
 
 @pytest.fixture
 def connected(server: PrefectServer) -> Iterator[PrefectServer]:
@@ -308,6 +320,21 @@ def test_the_async_flow_works_too(connected: PrefectServer, ray: Any) -> None:
     report: dict[str, Any] = asyncio.run(standins.async_batch([["a"], ["b"], ["sleep:1"]]))
     assert (report["executed"], report["lost"]) == (3, [])
     assert report["ticks"] >= 10
+
+
+@pytest.mark.ray
+def test_a_private_ray_is_private_whoever_has_imported_ray_before(server: PrefectServer) -> None:
+    """On loopback, without telemetry."""
+    done = subprocess.run(
+        [sys.executable, "-c", RAY_IMPORTED_BEFORE],
+        env=os.environ | {"PREFECT_API_URL": server.url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    expected = "127.0.0.1\nDO_NOT_TRACK=1 RAY_USAGE_STATS_ENABLED=0\n"
+    assert done.stdout == expected, done.stderr
 
 
 @pytest.mark.ray

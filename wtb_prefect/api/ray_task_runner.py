@@ -120,7 +120,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
 
     def start(self) -> Any:
         """Connects to Ray or starts it, once; gives the Ray module. `submit` does it if need be."""
-        ray = _import_ray(private=not self._address())
+        ray = _import_ray()
         if self._remote_function is None:
             if not PREFECT_API_URL.value():
                 raise InfrastructureError(NO_SERVER)
@@ -254,6 +254,7 @@ class SegmentRayTaskRunner(RayTaskRunner[Any]):  # type: ignore[misc]  # base is
             ) from error
 
     def _start_private(self, ray: Any) -> None:
+        _set_private(ray)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 with _search_path_for_workers():
@@ -311,6 +312,20 @@ def _search_path_for_workers() -> Iterator[None]:
         os.environ.update({} if before is None else {"PYTHONPATH": before})
 
 
+def _set_private(ray: Any) -> None:
+    """Settings of a private Ray; those that the user has set stay.
+
+    Ray's processes read the environment when they start, but this one has read it when Ray was
+    imported, which may be long ago: prefect-ray leaves a lazy module, and whatever looks through
+    `sys.modules` (`inspect` does) really imports it. With the settings missing a private Ray
+    listened on all interfaces.
+    """
+    os.environ.update(PRIVATE_RAY_ENVIRONMENT | dict(os.environ))
+    constants = ray._private.ray_constants
+    constants.ENABLE_RAY_CLUSTER = constants.env_bool(constants.ENABLE_RAY_CLUSTERS_ENV_VAR, True)
+    ray._raylet.Config.initialize("")
+
+
 def _is_worth_saying(record: logging.LogRecord) -> bool:
     """Ray warns that it does not take SIGTERM from this thread; it shall not."""
     return not record.getMessage().startswith("SIGTERM handler is not set")
@@ -334,10 +349,7 @@ def running_ray() -> Any:
     return _import_ray()
 
 
-def _import_ray(*, private: bool = False) -> Any:
-    # Ray reads its settings once, at its import, and its processes read the environment later.
-    if private and "ray._raylet" not in sys.modules:
-        os.environ.update(PRIVATE_RAY_ENVIRONMENT | dict(os.environ))
+def _import_ray() -> Any:
     try:
         import ray  # noqa: PLC0415 - flows can be imported where Ray is not installed
 
