@@ -430,6 +430,28 @@ def test_sweeping_beside_another_batch(tracker: LocalFileTracker, tmp_path: Path
     assert not list((tmp_path / "forks").iterdir())
 
 
+def test_a_folder_put_aside_while_a_sweep_is_at_its_end_is_swept(
+    tracker: LocalFileTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspaces = FolderWorkspaces(tmp_path / "forks", tracker)
+    early, late = (workspaces.open(name, "case", {}) for name in ("e-1", "e-2"))
+    early.path()
+    folder = late.path()
+    early.remove()
+    remove_entry, raced = os.rmdir, []
+
+    def rmdir(path: str, **where: int) -> None:
+        if not raced and Path(path).name.startswith(".removed-"):
+            raced.append(path)
+            folder.rename(Path(path) / "late")
+        remove_entry(path, **where)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    workspaces.sweep()
+    assert raced
+    assert not list((tmp_path / "forks").iterdir())
+
+
 def test_mementos_carry_what_the_store_holds(tracker: LocalFileTracker) -> None:
     assert tracker.store_texts([("a/b", b"text")]) == (
         FileMemento(path="a/b", blob_id=BlobId(hashlib.sha256(b"text").hexdigest()), size=4),
