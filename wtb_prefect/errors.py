@@ -4,7 +4,8 @@ WTBError
 ├── InvalidInputError        the request cannot be run as written (exit status 2)
 │   ├── NotFoundError        a name that does not exist: says what was asked and what exists
 │   ├── GraphError           the graph does not compile, or cannot be used as it is
-│   └── StateError           a state that misses a key, or that cannot be checkpointed
+│   ├── StateError           a state that misses a key, or that cannot be checkpointed
+│   └── IllegalMoveError     an execution cannot be paused, resumed, rolled back as it stands
 ├── BatchBusyError           another live process runs this batch
 └── InfrastructureError      a server, Ray, a disk or a database failed (exit status 4)
     ├── LedgerError          the ledger cannot be opened, read or written
@@ -57,6 +58,10 @@ class GraphError(InvalidInputError):
 
 class StateError(InvalidInputError):
     """A state that misses a required key, or that cannot be checkpointed."""
+
+
+class IllegalMoveError(InvalidInputError):
+    """An execution cannot be moved like that as it stands; it was left as it is."""
 
 
 class BatchBusyError(WTBError):

@@ -9,11 +9,11 @@ import asyncio
 from dataclasses import replace
 
 from wtb_prefect.application.begin_segment import Begin, begin_retry
-from wtb_prefect.application.run_attempt import Attempt, counted, run_attempt
-from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.application.run_attempt import Attempt, Terms, counted, run_attempt
+from wtb_prefect.application.session import Session
 from wtb_prefect.application.time_limit import deadline_of
+from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
-from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.workflow_engine import StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.outbox import AuditEntry
@@ -23,17 +23,17 @@ _LOOK_SECONDS = 0.02
 
 
 async def run_attempts(
-    item: WorkItem, begin: Begin, prepared: PreparedCase, scope: BatchScope, session: Session
+    begin: Begin, case: Case, terms: Terms, session: Session
 ) -> tuple[Attempt, int]:
     """The attempt that counts, and the node bodies that the ones before it ran.
 
     After a transient error the same execution goes on: only the nodes that failed run again, in a
     workspace with the files as they were recorded.
     """
-    deadline = deadline_of(begin.execution, scope.options.time_limit, session)
+    deadline = deadline_of(begin.execution, terms.time_limit, session)
     earlier = 0
-    for retry in range(1, scope.options.retries + 1):
-        attempt = await run_attempt(item, begin, prepared, deadline, scope, session)
+    for retry in range(1, terms.retries + 1):
+        attempt = await run_attempt(begin, case, deadline, terms, session)
         if attempt.stop.kind is not StopKind.FAILED or not attempt.stop.transient:
             return attempt, earlier
         seconds = session.backoff.seconds(retry, attempt.stop.retry_after)
@@ -43,7 +43,8 @@ async def run_attempts(
         earlier += attempt.recorder.spent.bodies
         await session.backoff.sleep(seconds)
         begin = begin_retry(going_on, session)
-    return await run_attempt(item, begin, prepared, deadline, scope, session), earlier
+        terms = replace(terms, edit=None)  # recorded by the first attempt
+    return await run_attempt(begin, case, deadline, terms, session), earlier
 
 
 async def _is_quiet(workspace: Workspace, session: Session) -> bool:

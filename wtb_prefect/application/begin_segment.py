@@ -130,11 +130,13 @@ def _forked(execution: Execution, source: ForkedFrom, session: Session) -> Begin
     return Begin(execution=forked, heads=heads, store_id=store_id, inherited=len(parent.answers))
 
 
-def rewound(known: Execution, session: Session) -> Begin:
+def rewound(known: Execution, session: Session, answered: frozenset[str] = frozenset()) -> Begin:
     """An interrupted execution as the ledger has it; what the stores have beyond it is removed.
 
     Kept are the pending writes that the ledger knows: those of its own tasks, and while it still
-    stands at its fork those that came with the copy, which are recorded with its ancestors.
+    stands at its fork those that came with the copy, which are recorded with its ancestors. So are
+    the questions and earlier answers of the tasks `answered`, which get an answer now: without
+    them LangGraph does not know that the answer is theirs.
     """
     assert known.head is not None
     with session.open_uow() as uow:
@@ -148,7 +150,9 @@ def rewound(known: Execution, session: Session) -> Begin:
         for b in visits
         if b.entry_checkpoint_id in points and b.exit_checkpoint_id is None and not b.error
     }
-    session.checkpoints.rewind(thread_id(known.execution_id), known.head, pending, heads.all)
+    session.checkpoints.rewind(
+        thread_id(known.execution_id), known.head, pending | answered, heads.all
+    )
     going_on = replace(known, status=ExecutionStatus.RUNNING, error=None, finished_at=None)
     if known.status is ExecutionStatus.FAILED:
         with session.open_uow(write=True) as uow:
@@ -162,9 +166,11 @@ def rewound(known: Execution, session: Session) -> Begin:
     )
 
 
-def begin_retry(execution: Execution, session: Session) -> Begin:
+def begin_retry(
+    execution: Execution, session: Session, answered: frozenset[str] = frozenset()
+) -> Begin:
     """Where an execution goes on after a failed attempt."""
     if execution.head is not None:
-        return rewound(execution, session)
+        return rewound(execution, session, answered)
     session.checkpoints.delete(thread_id(execution.execution_id))  # it failed before any record
     return Begin(execution=execution)

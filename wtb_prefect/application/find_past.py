@@ -171,7 +171,11 @@ def _of_row(execution: Execution) -> Inherited:
 
 def _of_visits(past: Past, point: PastPoint) -> Inherited:
     recorded = past.boundaries.get(point.donor.execution_id, ())
-    visits = visits_until(recorded, point.recorded, point.link.checkpoint_id)
+    return inherited_of(visits_until(recorded, point.recorded, point.link.checkpoint_id))
+
+
+def inherited_of(visits: Sequence[NodeBoundary]) -> Inherited:
+    """What visits have cost."""
     steps: dict[int, float] = {}
     for visit in visits:
         if not visit.namespace:  # a subgraph's time is part of its mount's

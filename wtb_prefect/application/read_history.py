@@ -105,12 +105,10 @@ def read_files(
     Raises:
         NotFoundError: unknown execution, or a checkpoint that is not behind it.
     """
-    history = read_history(open_uow, execution_id)
+    point = None if checkpoint_id is None else find_point(open_uow, execution_id, checkpoint_id)[1]
     with open_uow() as uow:
-        if checkpoint_id is None:
-            commit_id = _line(uow, execution_id)[-1].commit_id
-        else:
-            commit_id = checkpoint_of(history, checkpoint_id).file_commit_id
+        here = _line(uow, execution_id)[-1].commit_id
+        commit_id = here if point is None else point.file_commit_id
         return uow.file_commits.tree(commit_id) if commit_id is not None else {}
 
 
@@ -124,6 +122,36 @@ def checkpoint_of(history: ExecutionHistory, checkpoint_id: str) -> Checkpoint:
             [c.checkpoint_id for c in history.checkpoints],
         )
     return found
+
+
+def find_point(
+    open_uow: OpenUnitOfWork, execution_id: str, checkpoint_id: str
+) -> tuple[str, Checkpoint]:
+    """A checkpoint behind an execution, or left behind by it, and the execution that has it.
+
+    Raises:
+        NotFoundError: unknown execution, or a checkpoint of another one.
+    """
+    history = read_history(open_uow, execution_id)
+    if history.get(checkpoint_id) is None:
+        left = abandoned_by(open_uow, execution_id, checkpoint_id)
+        if left is not None:
+            return left
+    return execution_id, checkpoint_of(history, checkpoint_id)
+
+
+def abandoned_by(
+    open_uow: OpenUnitOfWork, execution_id: str, checkpoint_id: str
+) -> tuple[str, Checkpoint] | None:
+    """A checkpoint that an execution left behind when it was rolled back, with the execution that
+    keeps it now."""
+    with open_uow() as uow:
+        found = uow.executions.get(execution_id)
+    for kept_id in found.metadata.get("abandoned", []) if found else []:
+        point = read_history(open_uow, kept_id).get(checkpoint_id)
+        if point is not None:
+            return kept_id, point
+    return None
 
 
 def _line(uow: UnitOfWork, execution_id: str) -> list[Execution]:

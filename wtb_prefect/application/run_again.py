@@ -8,14 +8,14 @@ with the files of that point.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wtb_prefect.application.begin_segment import Begin
 from wtb_prefect.application.delete_batch import remove_executions
+from wtb_prefect.application.fork_at_point import begin_at_point, fork_point
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.read_state import holder_of
-from wtb_prefect.application.run_attempt import counted, run_attempt
+from wtb_prefect.application.run_attempt import batch_terms, counted, run_attempt
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.time_limit import deadline_of
 from wtb_prefect.application.workspace_label import label_of
@@ -23,21 +23,15 @@ from wtb_prefect.domain.batch_test import BatchCell, VariantCombination
 from wtb_prefect.domain.checkpoint import (
     Checkpoint,
     ExecutionHistory,
-    SubgraphHeads,
-    subgraph_heads,
 )
 from wtb_prefect.domain.execution import (
     Execution,
     ExecutionKind,
     ExecutionStatus,
-    Inherited,
-    Lineage,
 )
-from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.node_boundary import BoundaryStatus
-from wtb_prefect.errors import LedgerError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,56 +79,16 @@ def begin_again(again: Again, session: Session) -> Begin:
         return Begin(execution=execution)
     holder = holder_of(again.source.execution_id, again.point, session)
     with session.open_uow() as uow:
-        links = _links_until(uow.checkpoint_files.list(holder), again.point)
-    return _forked(execution, again.source, holder, links, session)
-
-
-def _links_until(
-    links: Sequence[CheckpointFileLink], point: Checkpoint
-) -> Sequence[CheckpointFileLink]:
-    """The records of an execution up to a checkpoint of the top graph."""
-    for place, link in enumerate(links, 1):
-        if link.checkpoint_id == point.checkpoint_id and not link.pending and not link.namespace:
-            return links[:place]
-    raise LedgerError(f"checkpoint {point.checkpoint_id} is in the store and not in the ledger")
-
-
-def _forked(
-    execution: Execution,
-    source: Execution,
-    holder: str,
-    links: Sequence[CheckpointFileLink],
-    session: Session,
-) -> Begin:
-    """What was pending at the checkpoint stays behind; memories of subgraphs come along."""
-    link, target = links[-1], thread_id(execution.execution_id)
-    standing = subgraph_heads(links).standing
-    session.checkpoints.fork(
-        thread_id(holder), link.checkpoint_id, target, standing, with_writes=False
-    )
-    return Begin(
-        execution=replace(
-            execution,
-            lineage=Lineage(
-                parent_id=holder, checkpoint_id=link.checkpoint_id, commit_id=link.commit_id
-            ),
-            head=link.checkpoint_id,
-            step=link.step,
-            commit_id=link.commit_id,
-            answers=source.answers,
-            inherited=Inherited(),
-        ),
-        heads=SubgraphHeads(standing=standing),
-        store_id=link.store_id,
-        inherited=link.answers,
-    )
+        point = fork_point(uow, holder, again.point)
+    return begin_at_point(execution, point, again.source.answers, session)
 
 
 async def run_again(begin: Begin, again: Again, session: Session) -> Execution:
     """Runs it to an end, an interrupt or a failure, and records it like any other."""
     item, scope = _place(again)
     deadline = deadline_of(begin.execution, None, session)
-    attempt = await run_attempt(item, begin, again.prepared, deadline, scope, session)
+    terms = batch_terms(item, begin.execution, scope, session)
+    attempt = await run_attempt(begin, again.prepared.case, deadline, terms, session)
     with session.open_uow(write=True) as uow:
         attempt.recorder.write_end(uow)
         ended = counted(attempt.ended, attempt.recorder)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from wtb_prefect.application.answers import CaseAnswers
 from wtb_prefect.application.begin_segment import Begin
@@ -12,7 +14,7 @@ from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.mock_nodes import item_mocks
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.recorded_nodes import kept_result
-from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.application.time_limit import Deadline, advance_until
 from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.application.workspace_label import label_of
@@ -20,8 +22,9 @@ from wtb_prefect.domain.batch_test import Case
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.segment_runner import WorkItem
-from wtb_prefect.domain.interfaces.workflow_engine import Advance, Stop, StopKind
+from wtb_prefect.domain.interfaces.workflow_engine import Advance, Hold, Stop, StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
+from wtb_prefect.domain.mock_node import Mocks
 
 _VISIBLE_SECONDS = 0.5
 
@@ -29,8 +32,43 @@ _STATUS = {
     StopKind.COMPLETED: ExecutionStatus.COMPLETED,
     StopKind.GATE: ExecutionStatus.COMPLETED,
     StopKind.INTERRUPTED: ExecutionStatus.PAUSED,
+    StopKind.HELD: ExecutionStatus.PAUSED,
     StopKind.FAILED: ExecutionStatus.FAILED,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How an execution is run, besides what it is.
+
+    `mocks` are answered for instead of run (`mocked`: with these fingerprints), what the nodes
+    `record` return is kept. `retries` are attempts after a transient error; `time_limit` is in
+    seconds. Of a controlled execution: `hold` says where to stop, `edit` is a change of the state
+    before anything runs, `answers` are those to its open questions, by their ids.
+    """
+
+    retries: int = 3
+    time_limit: float | None = None
+    use_cache: bool = False
+    mocks: Mocks = field(default_factory=dict)
+    mocked: Mapping[str, str] = field(default_factory=dict)
+    record: tuple[str, ...] = ()
+    hold: Hold | None = None
+    edit: Mapping[str, Any] | None = None
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def batch_terms(item: WorkItem, execution: Execution, scope: BatchScope, session: Session) -> Terms:
+    """Those of the executions of a batch: `item` and `scope` say which nodes are mocked."""
+    options = scope.options
+    return Terms(
+        retries=options.retries,
+        time_limit=options.time_limit,
+        use_cache=options.use_cache,
+        mocks=item_mocks(item, execution, scope, session),
+        mocked={mock.node: mock.fingerprint for mock in scope.mocks},
+        record=options.record,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +94,9 @@ def counted(ended: Execution, recorder: StepRecorder) -> Execution:
 
 
 async def run_attempt(
-    item: WorkItem,
-    begin: Begin,
-    prepared: PreparedCase,
-    deadline: Deadline,
-    scope: BatchScope,
-    session: Session,
+    begin: Begin, case: Case, deadline: Deadline, terms: Terms, session: Session
 ) -> Attempt:
-    """Runs an execution from where it stands, until it stops; the end is not recorded yet.
-
-    `item` and `scope` say which nodes are mocked, and what of it is kept.
-    """
+    """Runs an execution from where it stands, until it stops; the end is not recorded yet."""
     execution = begin.execution
     tree = CommitTree(session.open_uow, execution.commit_id)
     workspace = session.workspaces.open(execution.execution_id, label_of(execution), tree)
@@ -80,10 +110,10 @@ async def run_attempt(
         implementation_of=session.engine.implementation_of,
         sequence=begin.sequence,
         unsaved_execution=begin.sequence == 0,
-        use_cache=scope.options.use_cache,
+        use_cache=terms.use_cache,
         heads=begin.heads,
         store_id=begin.store_id,
-        mocked={mock.node: mock.fingerprint for mock in scope.mocks},
+        mocked=terms.mocked,
         keep=partial(kept_result, execution, session),
     )
     if execution.lineage is not None and begin.sequence == 0:
@@ -91,11 +121,7 @@ async def run_attempt(
     # One that lasts is seen in the ledger while it runs; short ones are written once, at the end.
     visible = asyncio.get_running_loop().call_later(_VISIBLE_SECONDS, recorder.show)
     began = session.clock.elapsed()
-    request = replace(
-        _request(begin, recorder, prepared.case, session),
-        mocks=item_mocks(item, execution, scope, session),
-        kept=frozenset(scope.options.record),
-    )
+    request = _request(begin, recorder, case, terms, session)
     try:
         stop = await advance_until(deadline, request, recorder, session)
     finally:
@@ -104,7 +130,9 @@ async def run_attempt(
     return Attempt(ended=ended, recorder=recorder, workspace=workspace, stop=stop)
 
 
-def _request(begin: Begin, recorder: StepRecorder, case: Case, session: Session) -> Advance:
+def _request(
+    begin: Begin, recorder: StepRecorder, case: Case, terms: Terms, session: Session
+) -> Advance:
     execution = begin.execution
     return Advance(
         thread_id=thread_id(execution.execution_id),
@@ -112,6 +140,7 @@ def _request(begin: Begin, recorder: StepRecorder, case: Case, session: Session)
         gated=frozenset(execution.gated),
         input=case.state if execution.head is None else None,
         step=execution.step,
+        head=execution.head,
         workspace=recorder.workspace,
         tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
         trace=trace_labels(execution, session.project.name),
@@ -119,6 +148,11 @@ def _request(begin: Begin, recorder: StepRecorder, case: Case, session: Session)
         answers=CaseAnswers(case.answers) if case.answers else None,
         answered=recorder.answers,
         store=None if begin.store_id is None else session.tracker.contents(begin.store_id),
+        mocks=terms.mocks,
+        kept=frozenset(terms.record),
+        hold=terms.hold,
+        edit=terms.edit,
+        resume=terms.answers,
     )
 
 

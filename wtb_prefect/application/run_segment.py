@@ -20,7 +20,7 @@ from wtb_prefect.application.load_case import load_case
 from wtb_prefect.application.mock_nodes import mock_roots
 from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
-from wtb_prefect.application.run_attempt import counted
+from wtb_prefect.application.run_attempt import batch_terms, counted
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.evaluation import EvaluationResult
@@ -132,7 +132,8 @@ async def _run(
     scope: BatchScope,
     session: Session,
 ) -> SegmentOutcome:
-    last, earlier = await run_attempts(item, begin, prepared, scope, session)
+    terms = batch_terms(item, begin.execution, scope, session)
+    last, earlier = await run_attempts(begin, prepared.case, terms, session)
     ended, recorder, workspace, stop = last.ended, last.recorder, last.workspace, last.stop
     results: list[EvaluationResult] = []
     if stop.kind is StopKind.COMPLETED and session.evaluators:

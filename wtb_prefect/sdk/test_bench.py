@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -17,28 +16,24 @@ from wtb_prefect.application.batch_test import (
     register_request,
     run_batch_test,
 )
+from wtb_prefect.application.compare_points import values_at
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
 from wtb_prefect.application.read_cases import Cases
 from wtb_prefect.application.read_history import (
-    checkpoint_of,
-    find_execution,
     read_boundaries,
     read_files,
     read_history,
 )
 from wtb_prefect.application.read_logs import read_logs
 from wtb_prefect.application.read_results import find_batch, read_report
-from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_cell_logs
-from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
-from wtb_prefect.domain.identifiers import CheckpointId, thread_id
 from wtb_prefect.domain.log_line import LogLine
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.infrastructure.event_loop import run_blocking, was_terminated
@@ -47,6 +42,8 @@ from wtb_prefect.infrastructure.node_threads import GRACE_SECONDS, nodes_left_be
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
 from wtb_prefect.sdk.check_run import check_not_loading, stretches_in_flight
+from wtb_prefect.sdk.execution_control import ExecutionControl
+from wtb_prefect.sdk.graph_sessions import GraphSessions
 from wtb_prefect.sdk.workflow_project import WorkflowProject
 
 OnPlan = Callable[[BatchPlan], None]
@@ -57,7 +54,7 @@ LEFT_BEHIND = (
 RUNNERS: tuple[RunnerName, ...] = ("ray", "threads", "inline")
 
 
-class TestBench:
+class TestBench(ExecutionControl):
     """Runs batch tests of one project and reads what the ledger has.
 
     Usable as a context manager; `close()` ends its connections. Every blocking method works inside
@@ -68,8 +65,7 @@ class TestBench:
 
     def __init__(self, project: WorkflowProject) -> None:
         self.project = project
-        self._stack = ExitStack()
-        self._session: Session | None = None
+        self._sessions = GraphSessions(project)
 
     def __enter__(self) -> Self:
         return self
@@ -84,15 +80,12 @@ class TestBench:
 
     def close(self) -> None:
         """Closes the stores; the next call opens them again."""
-        self._session = None
-        self._stack.close()
+        self._sessions.close()
 
     @property
     def session(self) -> Session:
         """The project with its stores open."""
-        if self._session is None:
-            self._session = self._stack.enter_context(open_session(self.project.definition()))
-        return self._session
+        return self._sessions.own()
 
     def plan(
         self,
@@ -267,41 +260,30 @@ class TestBench:
 
     def history(self, execution_id: str) -> list[Checkpoint]:
         """Checkpoints behind an execution, oldest first, over its whole lineage."""
-        full = self._execution_id(execution_id)
-        return list(read_history(self.session.open_uow, full).checkpoints)
+        session, full = self._sessions.of(execution_id)
+        return list(read_history(session.open_uow, full).checkpoints)
 
     def state(self, execution_id: str, checkpoint_id: str | None = None) -> Mapping[str, Any]:
         """The state's values now, or at a checkpoint behind the execution."""
-        full = self._execution_id(execution_id)
-        history = read_history(self.session.open_uow, full)
-        if checkpoint_id is not None:
-            point: Checkpoint | None = checkpoint_of(history, checkpoint_id)
-        else:
-            point = history.latest
-        if point is None:
-            return {}
-        thread = thread_id(holder_of(full, point, self.session))
-        return self.session.engine.state(thread, CheckpointId(point.checkpoint_id)).values
+        session, full = self._sessions.of(execution_id)
+        return values_at((full, checkpoint_id), session)
 
     def files(self, execution_id: str, checkpoint_id: str | None = None) -> dict[str, FileMemento]:
         """The files of an execution now, or as they were at a checkpoint."""
-        full = self._execution_id(execution_id)
-        return read_files(self.session.open_uow, full, checkpoint_id)
+        session, full = self._sessions.of(execution_id)
+        return read_files(session.open_uow, full, checkpoint_id)
 
     def implementations(self, execution_id: str) -> dict[str, str]:
         """Node -> `variant@fingerprint` of the code that ran, over the whole lineage."""
-        boundaries = read_boundaries(self.session.open_uow, self._execution_id(execution_id))
+        session, full = self._sessions.of(execution_id)
+        boundaries = read_boundaries(session.open_uow, full)
         return {b.node: f"{b.variant}@{b.fingerprint[:12]}" for b in boundaries}
 
     def logs(self, execution_id: str) -> list[LogLine]:
         """What an execution's code printed and logged, its prefixes first and its failures last."""
-        full = self._execution_id(execution_id)
+        session, full = self._sessions.of(execution_id)
         reader = open_cell_logs(self.project.locations)
-        return read_logs(self.session.open_uow, reader, full)
-
-    def _execution_id(self, asked: str) -> str:
-        with self.session.open_uow() as uow:
-            return find_execution(uow, self.session.project.workflow_id, asked).execution_id
+        return read_logs(session.open_uow, reader, full)
 
 
 def _runner(asked: str | None) -> RunnerName:

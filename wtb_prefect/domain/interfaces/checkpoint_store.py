@@ -80,6 +80,14 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    def copy(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+        """Copies a checkpoint and all that came after it, with its writes, into a new thread.
+
+        Subgraphs come with everything they have, and so do the ancestors of a graph that rebuilds
+        values from them (`DeltaChannel`). Copying twice is copying once.
+        """
+        ...
+
     def rewind(
         self,
         thread_id: str,

@@ -18,6 +18,7 @@ from typing import Protocol
 from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
+from wtb_prefect.domain.execution_control import ControlRequest, ExecutionControl
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
@@ -194,6 +195,12 @@ class ExecutionWriter(Protocol):
         visits that a cache answered."""
         ...
 
+    def move_children(
+        self, parent_id: str, checkpoint_ids: Sequence[str], new_parent_id: str
+    ) -> None:
+        """Those forked from these checkpoints of an execution are forked from another now."""
+        ...
+
     def set_answers(self, execution_id: str, answers: Mapping[str, int]) -> None: ...
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None: ...
     def delete(self, execution_id: str) -> None:
@@ -203,6 +210,24 @@ class ExecutionWriter(Protocol):
 
 class ExecutionRepository(ExecutionReader, ExecutionWriter, Protocol):
     """Executions by `execution_id`."""
+
+
+class ExecutionControlReader(Protocol):
+    def get(self, execution_id: str) -> ExecutionControl | None: ...
+    def asked(self, execution_id: str) -> ControlRequest | None:
+        """What the execution is asked to do; None also if it is not a controlled one."""
+        ...
+
+
+class ExecutionControlWriter(Protocol):
+    def save(self, control: ExecutionControl) -> None: ...
+    def ask(self, execution_id: str, request: ControlRequest) -> None:
+        """Sets what is asked; raises `LedgerError` if the execution is not a controlled one."""
+        ...
+
+
+class ExecutionControlRepository(ExecutionControlReader, ExecutionControlWriter, Protocol):
+    """What single executions need to be controlled, by `execution_id`; gone with the execution."""
 
 
 class NodeBoundaryReader(Protocol):
@@ -223,6 +248,9 @@ class NodeBoundaryWriter(Protocol):
     def set_exit(
         self, execution_id: str, task_ids: Sequence[str], exit_checkpoint_id: CheckpointId
     ) -> None: ...
+    def move(self, execution_id: str, task_ids: Sequence[str], to_execution_id: str) -> None:
+        """These visits belong to another execution from now on, in the order they had."""
+        ...
 
 
 class NodeBoundaryRepository(NodeBoundaryReader, NodeBoundaryWriter, Protocol):
@@ -265,6 +293,9 @@ class CheckpointFileReader(Protocol):
 
 class CheckpointFileWriter(Protocol):
     def save(self, link: CheckpointFileLink) -> None: ...
+    def move(self, execution_id: str, sequences: Sequence[int], to_execution_id: str) -> None:
+        """These records belong to another execution from now on, under the same numbers."""
+        ...
 
 
 class CheckpointFileRepository(CheckpointFileReader, CheckpointFileWriter, Protocol):
@@ -318,6 +349,10 @@ class OutboxReader(Protocol):
 class OutboxWriter(Protocol):
     def add_many(self, events: Sequence[OutboxEvent]) -> None:
         """Inserts; an event whose id exists is left as it is."""
+        ...
+
+    def delete(self, event_ids: Sequence[str]) -> None:
+        """Removes these claims (any number of ids): they are made anew under another name."""
         ...
 
     def delete_about(self, aggregate_ids: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from wtb_prefect.domain.interfaces.repositories import (
     CellRepository,
     CheckpointFileRepository,
     EvaluationResultRepository,
+    ExecutionControlRepository,
     ExecutionRepository,
     FileCommitRepository,
     NodeBoundaryRepository,
@@ -42,6 +43,8 @@ class UnitOfWork(Protocol):
     def cells(self) -> CellRepository: ...
     @property
     def executions(self) -> ExecutionRepository: ...
+    @property
+    def execution_controls(self) -> ExecutionControlRepository: ...
     @property
     def node_boundaries(self) -> NodeBoundaryRepository: ...
     @property

@@ -121,12 +121,26 @@ class AnswerSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Where a controlled execution stops: always between super-steps, before any body of the next.
+
+    `breakpoints` are paths of nodes to stop before, `stepping` stops before every super-step of the
+    top graph; neither does where the run begins. `is_asked` says whether to stop in any case.
+    """
+
+    breakpoints: frozenset[str]
+    is_asked: Callable[[], bool]
+    stepping: bool = False
+
+
 class StopKind(StrEnum):
-    """Why the engine handed control back."""
+    """Why the engine handed control back; `HELD`: because it was asked to stop there."""
 
     COMPLETED = "completed"
     GATE = "gate"
     INTERRUPTED = "interrupted"
+    HELD = "held"
     FAILED = "failed"
 
 
@@ -159,11 +173,14 @@ class TraceLabels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """What to run: a thread, from `input` (a fresh start) or from its head (`input` None).
+    """What to run: a thread, from `input` (a fresh start) or from its `head` (`input` None).
 
     `subgraphs_under_way`: subgraphs of the super-step at the head go on where they stand.
     `answered` are the questions answered so far; `store` is the content of the run's store. `mocks`
     are answered for instead of run; what the nodes `kept` return is told to the observer.
+
+    `hold` says before which super-steps to stop. `edit` is applied to the state first, as if the
+    last node had returned it; `resume` are answers to the questions open at the head, by their ids.
     """
 
     thread_id: str
@@ -171,6 +188,7 @@ class Advance:
     gated: frozenset[str]
     input: Mapping[str, Any] | None
     step: int
+    head: CheckpointId | None
     workspace: Workspace
     tags: Mapping[str, str]
     subgraphs_under_way: bool = False
@@ -180,6 +198,29 @@ class Advance:
     trace: TraceLabels = field(default_factory=TraceLabels)
     mocks: Mocks = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    hold: Hold | None = None
+    edit: Mapping[str, Any] | None = None
+    resume: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a node asked with `interrupt()`, under LangGraph's id of the question."""
+
+    id: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What would run next from a checkpoint, and the questions open there.
+
+    `asking` are the tasks that ask, and those of the subgraphs around them.
+    """
+
+    next_nodes: tuple[str, ...]
+    questions: tuple[Question, ...] = ()
+    asking: frozenset[str] = frozenset()
 
 
 class WorkflowEngine(Protocol):
@@ -200,6 +241,10 @@ class WorkflowEngine(Protocol):
 
     def check_input(self, state: Mapping[str, Any]) -> None:
         """Raises `StateError` naming the key that is missing or cannot be checkpointed."""
+        ...
+
+    def check_edit(self, values: Mapping[str, Any]) -> None:
+        """The same for a change of the state by hand, which may be of some keys only."""
         ...
 
     def check_output(self, node: str, output: Any) -> None:
@@ -223,3 +268,7 @@ class WorkflowEngine(Protocol):
         ...
 
     def state(self, thread_id: str, checkpoint_id: CheckpointId) -> ExecutionState: ...
+
+    def standing(self, thread_id: str, choices: Mapping[str, str]) -> Standing:
+        """Where a thread stands at its newest checkpoint, under these choices."""
+        ...

@@ -24,6 +24,7 @@ from wtb_prefect.domain.checkpoint import StoredCheckpoint, StoreSpace
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.errors import CheckpointError
 from wtb_prefect.infrastructure.checkpoints import disk_use, memory_use
+from wtb_prefect.infrastructure.checkpoints.copy_thread import copy_memory, copy_rows
 
 _NULL_TASK = "00000000-0000-0000-0000-000000000000"
 _SPECIAL = (ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME)
@@ -218,6 +219,11 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         """See `CheckpointStore.sizes`."""
         return memory_use.sizes(self.saver, thread_ids)
 
+    def copy(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+        """See `CheckpointStore.copy`."""
+        first = "" if self.deltas_of("") else checkpoint_id
+        copy_memory(self.saver, source_thread, first, target_thread)
+
     def space(self) -> StoreSpace:
         """Nothing on any disk."""
         return StoreSpace(on_disk=0, free=0)
@@ -305,6 +311,12 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
                     f"AND checkpoint_id = ? AND task_id NOT IN ({_marks(keep)})",
                     (thread_id, namespace, head, *keep),
                 )
+
+    def copy(self, source_thread: str, checkpoint_id: CheckpointId, target_thread: str) -> None:
+        """See `CheckpointStore.copy`."""
+        first = "" if self.deltas_of("") else checkpoint_id
+        with store_faults("copy"), self.saver.lock:
+            copy_rows(self._connection, source_thread, first, target_thread)
 
     def delete_many(self, thread_ids: Sequence[str]) -> None:
         """See `CheckpointStore.delete_many`."""

@@ -27,6 +27,7 @@ from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
 from wtb_prefect.infrastructure.secrets import mask_secrets
 from wtb_prefect.infrastructure.workflow.compile_graph import Level, path_of
+from wtb_prefect.infrastructure.workflow.holding import Holder
 from wtb_prefect.infrastructure.workflow.recursion import StepBudget
 from wtb_prefect.infrastructure.workflow.same_value import comes_back
 from wtb_prefect.infrastructure.workflow.turns import Turn
@@ -52,6 +53,7 @@ class Watch:
     replayed: dict[str, frozenset[str]] = field(default_factory=dict)
     live: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     live_writes: dict[str, dict[str, list[tuple[str, Any]]]] = field(default_factory=dict)
+    holder: Holder | None = None
     interrupted: bool = False
     handled_error: bool = False
     fault: InfrastructureError | None = None
@@ -63,6 +65,8 @@ class Watch:
     def step_ended(self, namespace: str, step: int) -> None:
         """Forgets what belonged to the super-step that a checkpoint has just ended."""
         self.steps[namespace] = step
+        if self.holder is not None:
+            self.holder.step_ended(path_of(namespace))
         self.live_writes.pop(namespace, None)
         if not namespace:
             self.handled_error = False

@@ -10,6 +10,7 @@ import builtins
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,6 +30,7 @@ from wtb_prefect.infrastructure.database.codecs import (
     prose,
     time_text,
 )
+from wtb_prefect.infrastructure.database.memory_controls import MemoryExecutionControls
 from wtb_prefect.infrastructure.database.memory_files import (
     MemoryCheckpointFiles,
     MemoryFileCommits,
@@ -69,6 +71,7 @@ class InMemoryUnitOfWork:
         self.cases = MemoryCases(session)
         self.cells = MemoryCells(session)
         self.executions = MemoryExecutions(session)
+        self.execution_controls = MemoryExecutionControls(session)
         self.node_boundaries = MemoryNodeBoundaries(session)
         self.file_commits = MemoryFileCommits(session)
         self.checkpoint_files = MemoryCheckpointFiles(session)
@@ -316,9 +319,22 @@ class MemoryExecutions(MemoryRepository):
         if not self._session.update(tables.executions, (execution_id,), status=status.value):
             raise LedgerError(f"no execution {execution_id!r} to set {status.value}")
 
+    def move_children(
+        self, parent_id: str, checkpoint_ids: Sequence[str], new_parent_id: str
+    ) -> None:
+        for child in self.list_children([parent_id]):
+            if child.lineage is not None and child.lineage.checkpoint_id in checkpoint_ids:
+                key = (child.execution_id,)
+                self._session.update(tables.executions, key, parent_id=new_parent_id)
+
     def delete(self, execution_id: str) -> None:
         self._session.remove(tables.executions, execution_id=execution_id)
-        for table in (tables.node_boundaries, tables.checkpoint_files, tables.evaluation_results):
+        for table in (
+            tables.execution_controls,
+            tables.node_boundaries,
+            tables.checkpoint_files,
+            tables.evaluation_results,
+        ):
             self._session.remove(table, execution_id=execution_id)
 
 
@@ -340,6 +356,13 @@ class MemoryNodeBoundaries(MemoryRepository):
         for task_id in task_ids:
             key = (execution_id, task_id)
             self._session.update(tables.node_boundaries, key, exit_checkpoint_id=exit_checkpoint_id)
+
+    def move(self, execution_id: str, task_ids: Sequence[str], to_execution_id: str) -> None:
+        for boundary in self.list(execution_id):
+            if boundary.task_id in task_ids:
+                where = {"execution_id": execution_id, "task_id": boundary.task_id}
+                self._session.remove(tables.node_boundaries, **where)
+                self.save_many([replace(boundary, execution_id=to_execution_id)])
 
 
 class MemoryEvaluationResults(MemoryRepository):
@@ -371,6 +394,10 @@ class MemoryOutbox(MemoryRepository):
     def add_many(self, events: Sequence[OutboxEvent]) -> None:
         for event in events:
             self._session.put_new(tables.outbox_events, rows.event_row(event))
+
+    def delete(self, event_ids: Sequence[str]) -> None:
+        for event_id in event_ids:
+            self._session.remove(tables.outbox_events, event_id=event_id)
 
     def delete_about(self, aggregate_ids: Sequence[str]) -> None:
         for aggregate_id in set(aggregate_ids):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import BlobId
@@ -57,6 +58,13 @@ class MemoryCheckpointFiles(MemoryRepository):
 
     def save(self, link: CheckpointFileLink) -> None:
         self._session.put(tables.checkpoint_files, file_rows.link_row(link))
+
+    def move(self, execution_id: str, sequences: Sequence[int], to_execution_id: str) -> None:
+        moved = [link for link in self.list(execution_id) if link.sequence in set(sequences)]
+        for link in moved:
+            where = {"execution_id": execution_id, "sequence": link.sequence}
+            self._session.remove(tables.checkpoint_files, **where)
+            self.save(replace(link, execution_id=to_execution_id))
 
 
 class MemoryNodeResults(MemoryRepository):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import ForeignKey, Table, UniqueConstraint
 
@@ -53,7 +53,7 @@ class MemoryTables:
     def get(self, table: Table, key: Key) -> Row | None:
         return self._rows(table).get(key)
 
-    def where(self, table: Table, *, order: Iterable[str] = (), **equal: str) -> list[Row]:
+    def where(self, table: Table, *, order: Iterable[str] = (), **equal: Any) -> list[Row]:
         """The rows with these values, in the order of columns or else of first insertion."""
         wanted = [(_position(table, name), value) for name, value in equal.items()]
         found = [row for row in self._rows(table).values() if all(row[n] == v for n, v in wanted)]
@@ -87,7 +87,7 @@ class MemoryTables:
         rows[key] = tuple(changed)
         return True
 
-    def remove(self, table: Table, **equal: str) -> None:
+    def remove(self, table: Table, **equal: Any) -> None:
         """Removes the rows with these values."""
         rows = self._writable_rows(table)
         for row in self.where(table, **equal):

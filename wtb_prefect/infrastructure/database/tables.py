@@ -232,6 +232,20 @@ checkpoint_files = Table(
     sqlite_with_rowid=False,
 )
 
+execution_controls = Table(
+    "execution_controls",
+    metadata,
+    Column("execution_id", String, _reference(_EXECUTION, ondelete="CASCADE"), primary_key=True),
+    Column("owner_host", String),
+    Column("owner_pid", BigInteger),
+    Column("owner_started", Double),
+    Column("asked", String),
+    Column("breakpoints", Json, nullable=False),
+    Column("graph", String),
+    Column("encoding", String, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
 node_results = Table(
     "node_results",
     metadata,

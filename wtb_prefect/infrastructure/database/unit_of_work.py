@@ -16,6 +16,9 @@ from wtb_prefect.infrastructure.database.repositories.batch_tests import (
 from wtb_prefect.infrastructure.database.repositories.evaluation_results import (
     SqlEvaluationResults,
 )
+from wtb_prefect.infrastructure.database.repositories.execution_controls import (
+    SqlExecutionControls,
+)
 from wtb_prefect.infrastructure.database.repositories.executions import (
     SqlExecutions,
     SqlNodeBoundaries,
@@ -33,7 +36,7 @@ from wtb_prefect.infrastructure.database.session import Session
 class SqlAlchemyUnitOfWork:
     """One transaction over all repositories; leaving it without `commit()` rolls back.
 
-    Repositories are made when asked for: a super-step uses five of the thirteen.
+    Repositories are made when asked for: a super-step uses five of the fourteen.
     """
 
     def __init__(self, engine: Engine, write: bool = False) -> None:
@@ -62,6 +65,10 @@ class SqlAlchemyUnitOfWork:
     @cached_property
     def executions(self) -> SqlExecutions:
         return SqlExecutions(self._session)
+
+    @cached_property
+    def execution_controls(self) -> SqlExecutionControls:
+        return SqlExecutionControls(self._session)
 
     @cached_property
     def node_boundaries(self) -> SqlNodeBoundaries:

@@ -7,13 +7,16 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wtb_prefect.domain.interfaces.workflow_engine import StepObserver
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.mock_node import Mocks
 from wtb_prefect.errors import InfrastructureError, WTBError
 from wtb_prefect.infrastructure.logs.cell_logs import CellLog
+
+if TYPE_CHECKING:
+    from wtb_prefect.infrastructure.workflow.holding import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class BodyContext:
     `mocks` are the nodes that are answered for, `kept` those whose outputs are recorded, `visited`
     the super-steps in which recorded nodes were answered for. `not_shareable` is why what stopped
     the run cannot be forked, if it is known before the checkpoint is looked at, and `fault` what
-    stopped it that is not the workflow's.
+    stopped it that is not the workflow's. `holder` stops it where somebody asked for that.
     """
 
     workspace: Workspace
@@ -49,6 +52,7 @@ class BodyContext:
     visited: dict[str, set[int]] = field(default_factory=dict)
     not_shareable: str | None = None
     fault: InfrastructureError | None = None
+    holder: Holder | None = None
 
 
 body_context: ContextVar[BodyContext] = ContextVar("wtb_body_context")

@@ -20,6 +20,7 @@ from langgraph.types import CachePolicy, Send
 from wtb_prefect.domain.workflow import ORIGINAL
 from wtb_prefect.errors import GraphError
 from wtb_prefect.infrastructure.workflow.gate import make_gate
+from wtb_prefect.infrastructure.workflow.holding import HoldBefore
 from wtb_prefect.infrastructure.workflow.mock_nodes import make_stand_in
 from wtb_prefect.infrastructure.workflow.node_executors import NodeExecutor
 from wtb_prefect.infrastructure.workflow.node_swap import (
@@ -174,6 +175,7 @@ def _level(
     if not stateful:
         builder.managed = count_over_forks(builder.managed, inside=bool(path))
     graph = builder.compile(**options)
+    graph.interrupt_before_nodes = HoldBefore(path, {n: _below(path, n) for n in builder.nodes})
     _finish(graph, path, parts, hidden)
     levels[path] = Level(
         channels=channels,

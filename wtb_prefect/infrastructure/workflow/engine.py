@@ -17,7 +17,7 @@ from langgraph._internal._constants import (
 )
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.errors import GraphRecursionError
+from langgraph.errors import GraphRecursionError, InvalidUpdateError
 from langgraph.pregel.protocol import StreamChunk, StreamProtocol
 from langgraph.runtime import DEFAULT_RUNTIME
 from langgraph.types import Command
@@ -26,6 +26,8 @@ from wtb_prefect.domain.execution import ExecutionState
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workflow_engine import (
     Advance,
+    Question,
+    Standing,
     StepObserver,
     Stop,
     StopKind,
@@ -33,7 +35,12 @@ from wtb_prefect.domain.interfaces.workflow_engine import (
 )
 from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.workflow import ORIGINAL, TestWorkflow, VariantSpec
-from wtb_prefect.errors import InfrastructureError, NotFoundError
+from wtb_prefect.errors import (
+    InfrastructureError,
+    InvalidInputError,
+    NotFoundError,
+    StateError,
+)
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     LangGraphCheckpointStore,
     config_for,
@@ -59,9 +66,15 @@ from wtb_prefect.infrastructure.workflow.executor_chain import ExecutorChain
 from wtb_prefect.infrastructure.workflow.failed_stop import failed_stop
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
+from wtb_prefect.infrastructure.workflow.holding import Holder
 from wtb_prefect.infrastructure.workflow.node_executors import NodeExecutor
 from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
-from wtb_prefect.infrastructure.workflow.questions import Questions, newest_answer
+from wtb_prefect.infrastructure.workflow.questions import (
+    Questions,
+    asking_tasks,
+    newest_answer,
+    open_questions,
+)
 from wtb_prefect.infrastructure.workflow.recursion import (
     BEFORE_INPUT,
     StepBudget,
@@ -158,10 +171,20 @@ class LangGraphEngine:
     def check_input(self, state: Mapping[str, Any]) -> None:
         """See `WorkflowEngine.check_input`."""
         inspect_graph.check_keys(self._source.builder, state)
+        self._check_storable(state)
+
+    def _check_storable(self, values: Mapping[str, Any]) -> None:
         serde = self._saver.serde
         assert isinstance(serde, JsonPlusSerializer)
-        for key, value in state.items():
+        for key, value in values.items():
             check_checkpointable(serde, key, value)
+
+    def check_edit(self, values: Mapping[str, Any]) -> None:
+        """See `WorkflowEngine.check_edit`."""
+        if not isinstance(values, Mapping):
+            raise StateError(f"a change of the state maps keys to values, not {values!r}")
+        inspect_graph.check_output_keys(self._channels, values)
+        self._check_storable(values)
 
     def check_output(self, node: str, output: Any) -> None:
         """See `WorkflowEngine.check_output`."""
@@ -180,15 +203,24 @@ class LangGraphEngine:
         watch = Watch(observer, turn, compiled.levels, budget)
         watch.steps[""] = request.step
         log = self._surroundings.log_of(request.thread_id)
+        holder = None if request.hold is None else Holder(request.hold)
         context = BodyContext(
-            request.workspace, observer, log=log, mocks=request.mocks, kept=request.kept
+            request.workspace,
+            observer,
+            log=log,
+            mocks=request.mocks,
+            kept=request.kept,
+            holder=holder,
         )
+        watch.holder = holder
         token, counted = body_context.set(context), step_budget.set(budget)
         self._saver.watch(request.thread_id, watch)
         try:
             with self._surroundings.bodies(context):
-                unanswered = await self._run(compiled, request, watch, context)
-        except InfrastructureError:
+                if request.edit is not None:
+                    await _edit(compiled, request)
+                left = await self._run(compiled, request, watch, context)
+        except (InfrastructureError, InvalidInputError):
             raise
         except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
             if watch.fault is not None:
@@ -202,8 +234,10 @@ class LangGraphEngine:
             body_context.reset(token)
         if context.fault is not None:
             raise context.fault
-        if unanswered and not context.gate_hits:
-            return Stop(kind=StopKind.INTERRUPTED, next_nodes=unanswered)
+        if holder is not None and holder.held:
+            return Stop(kind=StopKind.HELD, next_nodes=left)
+        if left and not context.gate_hits:
+            return Stop(kind=StopKind.INTERRUPTED, next_nodes=left)
         if context.gate_hits:
             return self._gate_stop(request.thread_id, compiled, context, watch)
         return Stop(kind=StopKind.COMPLETED)
@@ -224,11 +258,20 @@ class LangGraphEngine:
             next_nodes=(),
         )
 
+    def standing(self, thread_id: str, choices: Mapping[str, str]) -> Standing:
+        """See `WorkflowEngine.standing`."""
+        graph = self._graph(choices, frozenset()).graph
+        snapshot = graph.get_state(config_for(thread_id), subgraphs=True)
+        asked = (Question(id=q.id, value=q.value) for q in open_questions(snapshot))
+        return Standing(
+            next_nodes=snapshot.next, questions=tuple(asked), asking=asking_tasks(snapshot)
+        )
+
     async def _run(
         self, compiled: CompiledWorkflow, request: Advance, watch: Watch, context: BodyContext
     ) -> tuple[str, ...]:
-        """Runs until nothing more can: answers what is asked, and gives the nodes whose questions
-        have no answer.
+        """Runs until nothing more can, or is to: answers what is asked, and gives the nodes that
+        are left, because their questions have no answer or because the run is held before them.
 
         An open question belongs to all combinations: it is answered before any fork. Beside a gate
         only a function can do that, whose answers do not depend on what else is asked.
@@ -236,12 +279,19 @@ class LangGraphEngine:
         config = self._config(request, watch)
         questions = Questions(request.answers, request.answered, watch.observer)
         given: Any = None if request.input is None else dict(request.input)
+        if request.resume:
+            questions.note(request.resume, request.step, request.head)
+            watch.budget.begun = request.step
+            given = Command(resume=dict(request.resume))
         while True:
             await self._stream(compiled, given, config, watch)
-            if not watch.interrupted:
+            is_held = context.holder is not None and context.holder.held
+            if not (watch.interrupted or is_held):
                 return ()
             where = config_for(request.thread_id)
             snapshot = await compiled.graph.aget_state(where, subgraphs=True)
+            if is_held:
+                return snapshot.next
             if context.gate_hits and questions.are_ordered:
                 return snapshot.next
             answers = await questions.answers_to(snapshot)
@@ -292,7 +342,7 @@ class LangGraphEngine:
             CONFIG_KEY_RUNTIME: dataclasses.replace(DEFAULT_RUNTIME, store=store),
             **request.tags,
         }
-        if request.input is None and not request.subgraphs_under_way:
+        if request.input is None and not request.subgraphs_under_way and not request.resume:
             # A subgraph with a memory takes "resuming" for "go on": it would ignore its input.
             configurable[CONFIG_KEY_RESUMING] = False
         return {
@@ -392,3 +442,12 @@ class LangGraphEngine:
             "name": self._source.name,
         }
         return compile_workflow(self._source.builder, parts, options)
+
+
+async def _edit(compiled: CompiledWorkflow, request: Advance) -> None:
+    """Changes the state by hand, as if the last node had returned that: a checkpoint of its own."""
+    where = config_for(request.thread_id)
+    try:
+        await compiled.graph.aupdate_state(where, dict(request.edit or {}))
+    except InvalidUpdateError as exc:
+        raise InvalidInputError(f"the state cannot be changed here: {exc}") from exc

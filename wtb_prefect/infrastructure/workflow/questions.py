@@ -29,6 +29,14 @@ class Questions:
         self._observer = observer
         self._asked: Counter[str] = Counter()
 
+    def note(self, answers: Mapping[str, Any], step: int, head: str | None) -> None:
+        """These answers to the questions open at the head are being given, in this order."""
+        for question in answers:
+            prefix = f"{step}/{head}/{question}"
+            self._answered[f"{prefix}/{self._asked[prefix]}"] = len(self._answered)
+            self._asked[prefix] += 1
+        self._observer.answered(dict(self._answered))
+
     @property
     def are_ordered(self) -> bool:
         """Whether a question's answer depends on which questions were asked before it."""
@@ -70,6 +78,17 @@ def open_questions(snapshot: StateSnapshot) -> list[Interrupt]:
         known = {question.id for question in inside}
         found += [*inside, *(other for other in task.interrupts if other.id not in known)]
     return found
+
+
+def asking_tasks(snapshot: StateSnapshot) -> frozenset[str]:
+    """The tasks that have a question open, at any depth."""
+    found: set[str] = set()
+    for task in snapshot.tasks:
+        if task.interrupts:
+            found.add(task.id)
+        if isinstance(task.state, StateSnapshot):
+            found |= asking_tasks(task.state)
+    return frozenset(found)
 
 
 def newest_answer(answered: Mapping[str, int]) -> int:

@@ -71,12 +71,22 @@ _SET_STATUS = fixed(
 _SET_ANSWERS = fixed(
     set_columns(update(tables.executions), "answers").where(_e.execution_id == value())
 )
+_MOVE_CHILDREN = fixed(
+    set_columns(update(tables.executions), "parent_id").where(
+        _e.parent_id == value(), _e.parent_checkpoint_id == value()
+    )
+)
 _DELETE = fixed(delete(tables.executions).where(_e.execution_id == value()))
 
 _BOUNDARIES = select(*row_columns(tables.node_boundaries)).order_by(_n.position)
 _BOUNDARIES_OF = _BOUNDARIES.where(_n.execution_id == bindparam("execution_id"))
 _BOUNDARIES_OF_MANY = _BOUNDARIES.where(_n.execution_id.in_(bindparam("ids", expanding=True)))
 _SAVE_BOUNDARY = upsert(tables.node_boundaries, "execution_id", "task_id")
+_MOVE = fixed(
+    set_columns(update(tables.node_boundaries), "execution_id").where(
+        _n.execution_id == value(), _n.task_id == value()
+    )
+)
 _SET_EXIT = fixed(
     set_columns(update(tables.node_boundaries), "exit_checkpoint_id").where(
         _n.execution_id == value(), _n.task_id == value()
@@ -159,6 +169,12 @@ class SqlExecutions:
         if not self._session.write(_SET_STATUS, (status.value, execution_id)):
             raise LedgerError(f"no execution {execution_id!r} to set {status.value}")
 
+    def move_children(
+        self, parent_id: str, checkpoint_ids: Sequence[str], new_parent_id: str
+    ) -> None:
+        rows = [(new_parent_id, parent_id, checkpoint_id) for checkpoint_id in checkpoint_ids]
+        self._session.write_many(_MOVE_CHILDREN, rows)
+
     def delete(self, execution_id: str) -> None:
         self._session.write(_DELETE, (execution_id,))
 
@@ -186,3 +202,7 @@ class SqlNodeBoundaries:
     ) -> None:
         rows = [(exit_checkpoint_id, execution_id, task_id) for task_id in task_ids]
         self._session.write_many(_SET_EXIT, rows)
+
+    def move(self, execution_id: str, task_ids: Sequence[str], to_execution_id: str) -> None:
+        rows = [(to_execution_id, execution_id, task_id) for task_id in task_ids]
+        self._session.write_many(_MOVE, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, select, union
+from sqlalchemy import bindparam, delete, select, union, update
 
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
 from wtb_prefect.domain.identifiers import BlobId
@@ -28,6 +28,7 @@ from wtb_prefect.infrastructure.database.statements import (
     fixed,
     insert_or_ignore,
     insert_row,
+    set_columns,
     upsert,
     value,
 )
@@ -81,6 +82,11 @@ _LINKS_OF_MANY = (
     .order_by(_l.execution_id, _l.sequence)
 )
 _SAVE_LINK = upsert(tables.checkpoint_files, "execution_id", "sequence")
+_MOVE_LINK = fixed(
+    set_columns(update(tables.checkpoint_files), "execution_id").where(
+        _l.execution_id == value(), _l.sequence == value()
+    )
+)
 
 _r = tables.node_results.c
 _NODE_RESULT = select(tables.node_results).where(_r.key == bindparam("key"))
@@ -133,6 +139,10 @@ class SqlCheckpointFiles:
 
     def save(self, link: CheckpointFileLink) -> None:
         self._session.write(_SAVE_LINK, link_row(link))
+
+    def move(self, execution_id: str, sequences: Sequence[int], to_execution_id: str) -> None:
+        rows = [(to_execution_id, execution_id, sequence) for sequence in sequences]
+        self._session.write_many(_MOVE_LINK, rows)
 
 
 class SqlNodeResults:

@@ -24,6 +24,7 @@ _COUNT = select(_o.status, func.count()).group_by(_o.status)
 _DELETE_ABOUT = delete(tables.outbox_events).where(
     _o.aggregate_id.in_(bindparam("ids", expanding=True))
 )
+_DELETE = delete(tables.outbox_events).where(_o.event_id.in_(bindparam("ids", expanding=True)))
 _ADD_EVENT = insert_or_ignore(tables.outbox_events)
 
 _ENTRIES = select(*row_columns(tables.audit_log)).order_by(_a.sequence).limit(bindparam("limit"))
@@ -50,6 +51,9 @@ class SqlOutbox:
 
     def add_many(self, events: Sequence[OutboxEvent]) -> None:
         self._session.write_many(_ADD_EVENT, [event_row(event) for event in events])
+
+    def delete(self, event_ids: Sequence[str]) -> None:
+        self._session.write_by_ids(_DELETE, event_ids)
 
     def delete_about(self, aggregate_ids: Sequence[str]) -> None:
         self._session.write_by_ids(_DELETE_ABOUT, aggregate_ids)
