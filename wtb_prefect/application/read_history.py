@@ -43,7 +43,7 @@ def read_history(open_uow: OpenUnitOfWork, execution_id: str) -> ExecutionHistor
     for link in links:
         seen.setdefault(link.checkpoint_id, link)
     ordered = list(seen.values())
-    following = [link.nodes for link in ordered[1:]] + [line[-1].next_nodes]
+    following = _following(ordered, line[-1].next_nodes)
     return ExecutionHistory(
         execution_id=line[-1].execution_id,
         checkpoints=tuple(
@@ -60,6 +60,15 @@ def read_history(open_uow: OpenUnitOfWork, execution_id: str) -> ExecutionHistor
             for link, after in zip(ordered, following, strict=True)
         ),
     )
+
+
+def _following(links: Sequence[CheckpointFileLink], last: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """What ran after each checkpoint; a change of the state by hand runs nothing."""
+    following, after = [], last
+    for link in reversed(links):
+        following.append(after)
+        after = link.nodes if link.nodes or link.step <= 0 else after
+    return following[::-1]
 
 
 def read_boundaries(open_uow: OpenUnitOfWork, execution_id: str) -> list[NodeBoundary]:

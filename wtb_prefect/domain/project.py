@@ -69,5 +69,10 @@ class ProjectDefinition:
 
     @property
     def workflow_id(self) -> str:
-        """The same in every process, so that a project is registered once."""
-        return stable_id("workflow", self.name)
+        """See `workflow_id_of`."""
+        return workflow_id_of(self.name)
+
+
+def workflow_id_of(project_name: str) -> str:
+    """The same in every process, so that a project is registered once."""
+    return stable_id("workflow", project_name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 from wtb_prefect.application.read_history import find_execution
@@ -11,6 +10,7 @@ from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_ledger
 from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
+from wtb_prefect.domain.project import workflow_id_of
 from wtb_prefect.errors import GraphError, NotFoundError
 from wtb_prefect.sdk.workflow_project import WorkflowProject
 
@@ -68,19 +68,17 @@ class GraphSessions:
     def _look_up(self, asked: str) -> tuple[str, str | None]:
         """An execution's whole id, and the import path of the graph it was run with, if that is
         not the project's."""
-        definition = self._project.definition()
         with ExitStack() as stack:
             if self._own is not None:
                 open_uow: OpenUnitOfWork | None = self._own.open_uow
             else:
-                open_uow = stack.enter_context(open_ledger(definition.locations.database_url))
+                open_uow = stack.enter_context(open_ledger(self._project.locations.database_url))
             if open_uow is None:
                 raise NotFoundError("execution", asked)
             with open_uow() as uow:
-                found = find_execution(uow, definition.workflow_id, asked).execution_id
+                found = find_execution(uow, workflow_id_of(self._project.name), asked).execution_id
                 control = uow.execution_controls.get(found)
         return found, None if control is None else control.graph
 
     def _open(self, graph: Any) -> Session:
-        definition = replace(self._project.definition(), graph=graph)
-        return self._stack.enter_context(open_session(definition))
+        return self._stack.enter_context(open_session(self._project.definition(graph)))

@@ -152,7 +152,7 @@ class Blueprint(Brief):
         if place.timeout:
             declared["timeout"] = place.timeout
         if place.cached:
-            declared["cache_policy"] = CachePolicy(key_func=_total_of)
+            declared["cache_policy"] = CachePolicy(key_func=_cache_key)
         if place.handled:
             assert isinstance(node, Body)
             declared["error_handler"] = handler(node)
@@ -216,8 +216,9 @@ def _sender(fan: Fan) -> Callable[[Any], list[Send]]:
     return send
 
 
-def _total_of(state: Any) -> str:
-    return str(state.get("total", 0))
+def _cache_key(state: Any) -> str:
+    """All that a pure body and the router behind it look at: a hit replays both."""
+    return f"{state.get('total', 0)}/{sorted(state.get('visits', {}).items())}"
 
 
 @dataclass(frozen=True, repr=False)

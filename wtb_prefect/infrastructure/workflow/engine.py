@@ -212,13 +212,13 @@ class LangGraphEngine:
             kept=request.kept,
             holder=holder,
         )
-        watch.holder = holder
         token, counted = body_context.set(context), step_budget.set(budget)
         self._saver.watch(request.thread_id, watch)
         try:
             with self._surroundings.bodies(context):
                 if request.edit is not None:
                     await _edit(compiled, request)
+                watch.holder = holder  # a change by hand is no step that was taken
                 left = await self._run(compiled, request, watch, context)
         except (InfrastructureError, InvalidInputError):
             raise

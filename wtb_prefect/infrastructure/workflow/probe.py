@@ -23,7 +23,7 @@ from wtb_prefect.infrastructure.checkpoints.recording_saver import (
 )
 from wtb_prefect.infrastructure.workflow.body_context import GateHit
 from wtb_prefect.infrastructure.workflow.compile_graph import Level, is_delta, path_of
-from wtb_prefect.infrastructure.workflow.same_value import difference
+from wtb_prefect.infrastructure.workflow.same_value import difference, without_ids
 
 HeadOf = Callable[[str], CheckpointTuple | None]
 
@@ -100,6 +100,9 @@ def _unlike_writes(live: Mapping[str, list[tuple[str, Any]]], head: CheckpointTu
         if channel not in SPECIAL_CHANNELS:
             saved.setdefault(task, []).append((channel, value))
     for task, writes in live.items():
-        if (found := difference(writes, saved.get(task, []), "a pending write")) is not None:
+        # Messages without an id get one in place once somebody reads the state, here sooner or
+        # later than they are saved; each fork draws its own, as each run does.
+        kept, back = ([(c, without_ids(v)) for c, v in w] for w in (writes, saved.get(task, [])))
+        if (found := difference(kept, back, "a pending write")) is not None:
             return found
     return None
