@@ -1,6 +1,7 @@
 """The command line `wtb`.
 
-Exit status: 0 done; 1 some cells failed; 2 bad usage or bad input; 4 infrastructure; 130 Ctrl-C.
+Exit status: 0 done; 1 some cells failed; 2 bad usage or bad input; 4 infrastructure; 5 stopped
+before the end; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from typing import NoReturn, TypeAlias
 
 from wtb_prefect import __version__
+from wtb_prefect.commands.control_options import add_controls, add_points, add_single
 from wtb_prefect.commands.mocking import add_checks, add_mocking
 from wtb_prefect.commands.output import Output, only_json_on_stdout
 from wtb_prefect.commands.run_settings import add_run_settings
@@ -101,6 +104,7 @@ def _parser() -> _Parser:
     )
     _add_starters(commands)
     _add_runs(commands)
+    add_controls(partial(_add, commands), _PROJECT)
     _add_looks(commands)
     _add_removals(commands)
     doctor = _add(commands, "doctor", "doctor:doctor", "check versions, servers and folders")
@@ -136,6 +140,7 @@ def _add_runs(commands: Commands) -> None:
     _add_request(run)
     add_mocking(run)
     add_checks(run)
+    add_single(run)
     _add_cells(run)
     _add_debug(commands)
 
@@ -220,6 +225,7 @@ def _add_looks(commands: Commands) -> None:
     listed = _add(commands, "list", "look:list_batches", "list batches, newest first")
     listed.add_argument("project", metavar="PROJECT", help=_PROJECT)
     listed.add_argument("--disk", action="store_true", help="what each takes on disk")
+    listed.add_argument("--runs", action="store_true", help="single executions instead of batches")
     results = _add(commands, "results", "look:results", "compare the combinations of a batch")
     results.add_argument("project", metavar="PROJECT", help=_PROJECT)
     results.add_argument("batch", metavar="BATCH", nargs="?", help="default: the newest")
@@ -234,6 +240,7 @@ def _add_looks(commands: Commands) -> None:
         look.add_argument("project", metavar="PROJECT", help=_PROJECT)
         look.add_argument("execution", metavar="EXECUTION", help="its id, or how the id begins")
         look.add_argument("--at", metavar="CHECKPOINT", help="as of this checkpoint")
+        add_points(name, look)
     logs = _add(commands, "logs", "logs:logs", "what the code of a cell printed and logged")
     _add_cell(logs)
     logs.add_argument("--node", metavar="NODE", help="of this node only")

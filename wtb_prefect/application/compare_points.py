@@ -6,25 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wtb_prefect.application.compare_files import FileDifference, compare_files
 from wtb_prefect.application.read_history import find_point, read_files, read_history
 from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.session import Session
-from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import thread_id
 
 _NOTHING = object()
 
 Point = tuple[str, str | None]
 """An execution, and one of its checkpoints (None: where it stands)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileDifference:
-    """Paths that only the second has, that only the first has, and that differ (also in mode)."""
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +48,6 @@ def compare_points(first: Point, second: Point, session: Session) -> Difference:
     }
     files = [read_files(session.open_uow, *point) for point in (first, second)]
     return Difference(state=state, files=compare_files(*files))
-
-
-def compare_files(
-    first: Mapping[str, FileMemento], second: Mapping[str, FileMemento]
-) -> FileDifference:
-    """The difference of two trees, each list by path."""
-    return FileDifference(
-        added=tuple(sorted(second.keys() - first.keys())),
-        removed=tuple(sorted(first.keys() - second.keys())),
-        changed=tuple(p for p in sorted(first.keys() & second.keys()) if first[p] != second[p]),
-    )
 
 
 def values_at(point: Point, session: Session) -> Mapping[str, Any]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from pprint import pformat
+from typing import Any
 
 from rich.text import Text
 
 from wtb_prefect import terminal
+from wtb_prefect.application.compare_files import FileDifference, compare_files
 from wtb_prefect.application.disk_use import ProjectDiskUse, read_disk_use
 from wtb_prefect.application.read_history import find_execution, read_files, read_history
 from wtb_prefect.application.read_results import BatchReport, find_batch, read_report
 from wtb_prefect.application.read_self_check import self_check_lines
+from wtb_prefect.bootstrap.files import open_tracker
 from wtb_prefect.bootstrap.ledger import open_ledger
 from wtb_prefect.commands.choosing import recorded_choice
 from wtb_prefect.commands.documents import batch_document, report_document
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project, load_project
-from wtb_prefect.domain.batch_test import BatchStatus, BatchTest
+from wtb_prefect.domain.batch_test import BatchStatus, BatchTest, VariantCombination
 from wtb_prefect.domain.checkpoint import Checkpoint, ExecutionHistory
+from wtb_prefect.domain.execution import ExecutionKind
+from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectDefinition
 from wtb_prefect.errors import InvalidInputError, NotFoundError
@@ -30,6 +37,8 @@ from wtb_prefect.infrastructure.processes import is_alive
 def list_batches(args: Namespace, out: Output) -> int:
     """The batches of a project, newest first."""
     project = find_project(args.project)
+    if args.runs:
+        return _list_runs(project, out)
     with open_ledger(project.locations.database_url) as open_uow:
         if open_uow is None:
             found = []
@@ -61,6 +70,32 @@ def list_batches(args: Namespace, out: Output) -> int:
     if use:
         documents = [{**d, "disk": use.batches[d["batch_id"]]} for d in documents]
     out.data(documents)
+    return 0
+
+
+def _list_runs(project: ProjectDefinition, out: Output) -> int:
+    """The single executions of a project, newest first."""
+    with open_ledger(project.locations.database_url) as open_uow:
+        found = []
+        if open_uow is not None:
+            with open_uow() as uow:
+                every = uow.executions.list(workflow_id=project.workflow_id)
+            found = [e for e in reversed(every) if e.kind is ExecutionKind.RUN]
+    table = terminal.make_table("execution", "status", "next", "variants", "when")
+    for execution in found:
+        left = "" if "abandoned_by" not in execution.metadata else " (left behind)"
+        table.add_row(
+            execution.execution_id,
+            terminal.status_text(execution.status).append(left),
+            ", ".join(execution.next_nodes),
+            VariantCombination.of(execution.choices).name,
+            terminal.when(execution.created_at),
+        )
+    if found:
+        out.show(table)
+    else:
+        out.say(f"project {project.name} has no single execution yet: wtb run --state starts one")
+    out.data(found)
     return 0
 
 
@@ -100,7 +135,10 @@ def history(args: Namespace, out: Output) -> int:
         )
     out.say(f"execution {found.execution_id}")
     out.show(table)
-    out.data({"execution_id": found.execution_id, "checkpoints": shown})
+    left = _left_behind(args, found.execution_id)
+    for kept_id in left:
+        out.say(f"left behind when it was rolled back: {kept_id}")
+    out.data({"execution_id": found.execution_id, "checkpoints": shown, "left_behind": left})
     return 0
 
 
@@ -114,11 +152,23 @@ def state(args: Namespace, out: Output) -> int:
 
     at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
     with TestBench(project) as bench:
+        if args.diff is not None:
+            other = find_checkpoint(found, args.diff).checkpoint_id
+            return _show_state_difference(bench.diff(found.execution_id, other, at).state, out)
         values = bench.state(found.execution_id, at)
     for key, value in values.items():
         out.say(f"{key}: {pformat(value, width=100)}")
     point = at or (found.latest.checkpoint_id if found.latest else None)
     out.data({"execution_id": found.execution_id, "checkpoint_id": point, "values": values})
+    return 0
+
+
+def _show_state_difference(found: Mapping[str, tuple[Any, Any]], out: Output) -> int:
+    for key, (before, after) in found.items():
+        out.say(f"{key}: {pformat(before, width=100)}\n  -> {pformat(after, width=100)}")
+    if not found:
+        out.say("no key differs")
+    out.data({"differs": found})
     return 0
 
 
@@ -128,14 +178,42 @@ def files(args: Namespace, out: Output) -> int:
         found = _history(open_uow, args)
         at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
         tree = read_files(open_uow, found.execution_id, at)
+        if args.diff is not None:
+            other = find_checkpoint(found, args.diff).checkpoint_id
+            before = read_files(open_uow, found.execution_id, other)
+            return _show_file_difference(compare_files(before, tree), out)
+    if args.restore_to is not None:
+        if os.path.lexists(args.restore_to) and not _is_empty_folder(args.restore_to):
+            raise InvalidInputError(f"{args.restore_to!r} is there already: name a new folder")
+        open_tracker(find_project(args.project).locations).restore(tree, Path(args.restore_to))
+        out.say(f"{len(tree)} files written to {args.restore_to}")
+    else:
+        _show_files(found.execution_id, tree, out)
+    listed = [memento for _, memento in sorted(tree.items())]
+    out.data({"execution_id": found.execution_id, "checkpoint_id": at, "files": listed})
+    return 0
+
+
+def _is_empty_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.listdir(path)
+
+
+def _show_files(execution_id: str, tree: Mapping[str, FileMemento], out: Output) -> None:
     table = terminal.make_table("path", "bytes", "blob")
     for path, memento in sorted(tree.items()):
         table.add_row(Text(path), str(memento.size), memento.blob_id[:16])
-    out.say(f"execution {found.execution_id}: {len(tree)} files")
+    out.say(f"execution {execution_id}: {len(tree)} files")
     if tree:
         out.show(table)
-    listed = [memento for _, memento in sorted(tree.items())]
-    out.data({"execution_id": found.execution_id, "checkpoint_id": at, "files": listed})
+
+
+def _show_file_difference(found: FileDifference, out: Output) -> int:
+    for sign, paths in (("+", found.added), ("-", found.removed), ("~", found.changed)):
+        for path in paths:
+            out.say(f"{sign} {path}")
+    if not (found.added or found.removed or found.changed):
+        out.say("no file differs")
+    out.data(found)
     return 0
 
 
@@ -183,6 +261,12 @@ def _history(open_uow: OpenUnitOfWork, args: Namespace) -> ExecutionHistory:
         workflow_id = find_project(args.project).workflow_id
         execution = find_execution(uow, workflow_id, args.execution)
     return read_history(open_uow, execution.execution_id)
+
+
+def _left_behind(args: Namespace, execution_id: str) -> list[str]:
+    with need_ledger(find_project(args.project)) as open_uow, open_uow() as uow:
+        execution = uow.executions.get(execution_id)
+    return list(execution.metadata.get("abandoned", [])) if execution else []
 
 
 def find_checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:

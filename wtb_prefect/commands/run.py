@@ -14,6 +14,7 @@ from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan
 from wtb_prefect.application.read_self_check import self_check_lines
 from wtb_prefect.commands.choosing import filter_of
+from wtb_prefect.commands.control import run_once
 from wtb_prefect.commands.documents import plan_document, report_document
 from wtb_prefect.commands.mocking import mocks_of
 from wtb_prefect.commands.output import Output
@@ -58,7 +59,12 @@ def plan(args: Namespace, out: Output) -> int:
 
 
 def run(args: Namespace, out: Output) -> int:
-    """Runs what is missing of a batch test and compares its combinations."""
+    """Runs what is missing of a batch test and compares its combinations; with `--state` the
+    workflow once."""
+    if args.state is not None:
+        if args.cases is not None:
+            raise InvalidInputError("--state is for one execution, --cases for a batch: give one")
+        return run_once(args, out)
     _runner(args.runner)
     # Prefect's own lines would break the progress display; its UI still gets them all.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")

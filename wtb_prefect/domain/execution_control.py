@@ -53,7 +53,7 @@ _LEGAL: dict[Move, tuple[ExecutionStatus, ...]] = {
 }
 _INSTEAD: dict[Move, str] = {
     Move.PAUSE: "only a running one can be paused",
-    Move.RESUME: "roll it back first, or branch from one of its checkpoints",
+    Move.RESUME: "branch from one of its checkpoints",
     Move.STOP: "nothing is left to stop",
     Move.ROLLBACK: "branch from one of its checkpoints instead",
 }
@@ -71,7 +71,10 @@ def check_move(move: Move, execution: Execution, *, is_live: bool) -> None:
             "change; branch from one of its checkpoints instead"
         )
     if execution.status not in _LEGAL[move]:
-        raise IllegalMoveError(f"cannot {move} {name}: it is {execution.status}; {_INSTEAD[move]}")
+        instead = _INSTEAD[move]
+        if move is Move.RESUME and execution.status is ExecutionStatus.COMPLETED:
+            instead = f"roll it back first, or {instead}"
+        raise IllegalMoveError(f"cannot {move} {name}: it is {execution.status}; {instead}")
     if is_live and move in (Move.RESUME, Move.ROLLBACK):
         raise IllegalMoveError(
             f"cannot {move} {name}: another process is running it; pause or stop it first"

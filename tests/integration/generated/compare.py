@@ -79,7 +79,7 @@ def check_cell(
     assert shared == apart
     state, files, steps, _, error = shared
     if run.status == "completed":
-        assert (state, files, steps) == (_comparable(run.state), run.files, run.steps)
+        assert (state, files, steps) == (comparable(run.state), run.files, run.steps)
     elif run.status == "failed":
         assert run.error is not None
         assert error == (error[0], run.error[0], _timeless(run.error[1]))
@@ -138,7 +138,7 @@ def _seen(bench: TestBench, cell: Cell) -> tuple[Any, ...]:
     }
     steps = [sorted(point.nodes) for point in bench.history(cell.execution_id) if point.nodes]
     error = cell.error and (cell.error.node, cell.error.type, _timeless(cell.error.message))
-    return _comparable(cell.state), files, steps, cell.status, error
+    return comparable(cell.state), files, steps, cell.status, error
 
 
 def _timeless(message: str) -> str:
@@ -146,7 +146,7 @@ def _timeless(message: str) -> str:
     return re.sub(r"elapsed: [\d.]+s", "elapsed", message)
 
 
-def _comparable(state: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(state: Mapping[str, Any]) -> dict[str, Any]:
     """Without the ids that LangGraph makes up for messages."""
     comparable = dict(state)
     if "messages" in state:
