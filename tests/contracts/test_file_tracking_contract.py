@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot, Leftovers
 from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore, FileTracker
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
@@ -32,6 +33,8 @@ from wtb_prefect.infrastructure.workspace import FolderWorkspaces
 
 ABSENT = BlobId("0" * 64)
 BIG = 3 * (1 << 20) + 7
+NOW_ISH = timedelta(seconds=2)
+LATER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 def sha256(data: bytes) -> BlobId:
@@ -120,6 +123,64 @@ class BlobStoreContract:
             blob = pool.submit(store.put_bytes, b"put elsewhere").result()
         store.flush()
         assert store.read(blob) == b"put elsewhere"
+
+    def test_lists_what_is_flushed(self, store: BlobStore) -> None:
+        began = datetime.now(UTC) - timedelta(seconds=2)  # of a coarse clock
+        data = [b"", b"one", b"two" * 1000]
+        blobs = [store.put_bytes(one) for one in data]
+        store.flush()
+        found = {blob.blob_id: blob for blob in store.stored()}
+        assert {blob: found[blob].size for blob in blobs} == {sha256(one): len(one) for one in data}
+        assert len(found) == len(blobs)
+        assert all(began <= b.put_at <= datetime.now(UTC) + NOW_ISH for b in found.values())
+
+    def test_removes_only_what_was_not_put_since(self, store: BlobStore) -> None:
+        blob = store.put_bytes(b"data")
+        store.flush()
+        assert not store.remove(blob, datetime.now(UTC) - timedelta(hours=1))
+        assert store.read(blob) == b"data"
+        assert not store.remove(ABSENT, LATER)
+        while store.remove(blob, LATER):  # one without locks puts it aside first
+            pass
+        assert not store.exists(blob)
+        assert not list(store.stored())
+        with pytest.raises(FileTrackingError, match=blob):
+            store.read(blob)
+
+    def test_what_was_removed_can_be_put_again(self, store: BlobStore) -> None:
+        for _ in range(2):
+            blob = store.put_bytes(b"data")
+            store.flush()
+            assert store.read(blob) == b"data"
+            while store.remove(blob, LATER):
+                pass
+
+    def test_putting_again_makes_a_blob_young(self, store: BlobStore) -> None:
+        """Also what is put, and not flushed yet, when the clean-up comes."""
+        blob = store.put_bytes(b"data")
+        store.flush()
+        time.sleep(0.05)
+        between = datetime.now(UTC)
+        time.sleep(0.05)
+        assert store.put_bytes(b"data") == blob
+        store.remove(blob, between)
+        store.flush()
+        assert store.read(blob) == b"data"
+        assert not store.remove(blob, between)
+
+    def test_nothing_is_left_over_by_writers_that_flushed(self, store: BlobStore) -> None:
+        store.put_bytes(b"data")
+        store.flush()
+        assert store.leftovers(LATER, remove=True) == Leftovers()
+        assert list(store.stored())
+
+    def test_knows_the_ledgers_it_was_told_of(self, store: BlobStore) -> None:
+        assert store.ledgers() == {}
+        for url in ("sqlite:////a/wtb.db", "sqlite:////b/wtb.db", "sqlite:////a/wtb.db"):
+            store.register_ledger(url)
+        assert sorted(store.ledgers().values()) == ["sqlite:////a/wtb.db", "sqlite:////b/wtb.db"]
+        assert not list(store.stored())
+        assert store.leftovers(LATER, remove=False) == Leftovers()
 
 
 class TestLocalBlobStore(BlobStoreContract):

@@ -11,10 +11,13 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from wtb_prefect.domain.identifiers import BlobId
+from wtb_prefect.domain.file_processing import Leftovers, StoredBlob
+from wtb_prefect.domain.identifiers import BlobId, digest
 from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.file_tracking.store_lock import StoreLock
 
 _CHUNK = 1 << 20
 _BLOB_ID = re.compile(r"[0-9a-f]{64}")
@@ -27,12 +30,16 @@ class LocalBlobStore:
     """A `BlobStore` that several threads and several processes may write to at once.
 
     A blob gets its name, and can be read, once it is flushed: what has a name has durable content.
-    A crash leaves nothing but files in `objects/tmp/`.
+    A crash leaves nothing but files in `objects/tmp/`. Removing a blob locks out whoever sets its
+    time or gives it its name (`StoreLock`): between a look at the time and the removal nobody can
+    begin to count on the blob.
     """
 
     def __init__(self, root: Path) -> None:
         self._objects = os.path.join(os.path.abspath(root), "objects")
         self._temporary = os.path.join(self._objects, "tmp")
+        self._ledgers = os.path.join(os.path.abspath(root), "ledgers")
+        self._removal = StoreLock(os.path.join(os.path.abspath(root), "removal.lock"))
         self._token = secrets.token_hex(8)
         self._counter = itertools.count()
         self._lock = threading.Lock()
@@ -126,6 +133,74 @@ class LocalBlobStore:
         """Whether the blob has its name (its bytes are not looked at)."""
         return os.path.exists(self._path(blob_id))
 
+    def stored(self) -> Iterator[StoredBlob]:
+        """See `BlobStore.stored`; what has no blob's name is not looked at."""
+        try:
+            for number in range(256):
+                prefix = f"{number:02x}"
+                with os.scandir(f"{self._objects}/{prefix}") as entries:
+                    for entry in entries:
+                        if _BLOB_ID.fullmatch(prefix + entry.name):
+                            with contextlib.suppress(FileNotFoundError):
+                                found = entry.stat(follow_symlinks=False)
+                                at = datetime.fromtimestamp(found.st_mtime, UTC)
+                                blob_id = BlobId(prefix + entry.name)
+                                yield StoredBlob(blob_id=blob_id, size=found.st_size, put_at=at)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot list blobs: {exc}") from exc
+
+    def remove(self, blob_id: BlobId, put_before: datetime) -> bool:
+        """See `BlobStore.remove`. Raises `FileTrackingError` where files cannot be locked."""
+        path = self._path(blob_id)
+        try:
+            with self._removal.exclusive():
+                if os.stat(path).st_mtime >= put_before.timestamp():
+                    return False
+                os.unlink(path)
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise FileTrackingError(f"cannot remove blob {blob_id}: {exc}") from exc
+        return True
+
+    def leftovers(self, put_before: datetime, *, remove: bool) -> Leftovers:
+        """Files in `objects/tmp/` that were not written to since."""
+        count = size = 0
+        try:
+            with os.scandir(self._temporary) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # flushed just now
+                        found = entry.stat(follow_symlinks=False)
+                        if found.st_mtime < put_before.timestamp():
+                            if remove:
+                                os.unlink(entry.path)
+                            count, size = count + 1, size + found.st_size
+        except OSError as exc:
+            raise FileTrackingError(f"cannot clean up {self._temporary!r}: {exc}") from exc
+        return Leftovers(count=count, size=size)
+
+    def register_ledger(self, url: str) -> None:
+        """One file a ledger, its URL in it, written at once."""
+        note = f"{self._ledgers}/{digest(url)}"
+        if os.path.exists(note):
+            return
+        try:
+            _make_durable_folder(self._ledgers)
+            with self._temporary_file() as (fd, name):
+                _write(fd, url.encode())
+                os.fsync(fd)
+            os.rename(name, note)
+            _sync(self._ledgers)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot note the ledger {url!r}: {exc}") from exc
+
+    def ledgers(self) -> dict[str, str]:
+        """The notes of `register_ledger`."""
+        try:
+            return {str(note): note.read_text() for note in sorted(Path(self._ledgers).glob("*"))}
+        except OSError as exc:
+            raise FileTrackingError(f"cannot read {self._ledgers!r}: {exc}") from exc
+
     def _make_folders(self) -> None:
         """All folders at once: one made later would need a sync of `objects/` per flush.
 
@@ -189,10 +264,14 @@ class LocalBlobStore:
                 return True
         path = self._path(blob_id)
         try:
-            if os.stat(path).st_size != size:
-                return False
-            os.utime(path)
+            is_good = os.stat(path).st_size == size
+            if is_good:
+                with self._removal.shared():
+                    os.utime(path)
         except FileNotFoundError:
+            is_good = False
+        if not is_good:
+            self._durable.discard(blob_id)  # removed by a clean-up, or damaged, since we knew it
             return False
         if blob_id not in self._durable:
             with self._lock:
@@ -232,9 +311,10 @@ class LocalBlobStore:
                 _start_writing(name)
             for name in unnamed:
                 _sync(name)
-            for blob_id, name in written.items():
-                os.rename(name, self._path(blob_id))
-                unnamed.discard(name)
+            with self._removal.shared():
+                for blob_id, name in written.items():
+                    os.rename(name, self._path(blob_id))
+                    unnamed.discard(name)
             for folder in {blob_id[:2] for blob_id in batch}:
                 _sync(f"{self._objects}/{folder}")
         except OSError as exc:
