@@ -22,6 +22,7 @@ from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import LangGraphCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
+from wtb_prefect.infrastructure.file_tracking.ignored_files import ignored_files
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
@@ -60,6 +61,7 @@ def open_session(
     """
     graph = _checked(project)
     where, surroundings = project.locations, ProcessSurroundings(project)
+    ignored = ignored_files(project.ignore_files, where.workspace)
     with open_databases(where, graph.serializer) as (database, checkpoints):
         open_uow = partial(SqlAlchemyUnitOfWork, database)
         chain = partial(
@@ -69,7 +71,7 @@ def open_session(
             around=around,
         )
         engine = _engine(project, graph, checkpoints, open_uow, chain)
-        tracker = LocalFileTracker(open_blobs(where))
+        tracker = LocalFileTracker(open_blobs(where), ignored)
         yield Session(
             project=project,
             engine=engine,

@@ -44,6 +44,9 @@ class ProjectLocations:
         )
 
 
+ALWAYS_IGNORED = ("__pycache__/",)
+"""Only what no result can depend on: a fork would miss anything else that a node has written."""
+
 KeepCheckpoints = Literal["all", "last"]
 KEEP_CHECKPOINTS: tuple[KeepCheckpoints, ...] = get_args(KeepCheckpoints)
 
@@ -66,6 +69,7 @@ class ProjectDefinition:
     remote: tuple[RemoteNode, ...] = ()
     transient: tuple[type[BaseException], ...] = ()
     keep_checkpoints: KeepCheckpoints = "all"
+    ignore_files: tuple[str, ...] = ()
 
     @property
     def workflow_id(self) -> str:

@@ -47,6 +47,9 @@ class WorkflowProject:
             lost connections, status 429 and 5xx: the node that raised one is called again.
         keep_checkpoints: `"all"`, or `"last"`: at the end of a batch, of what only completed cells
             stand on, all but the last checkpoint of each execution goes.
+        ignore_files: patterns as in a `.gitignore` of files in workspaces that are not recorded: a
+            fork does not have them, and nothing removes them. `__pycache__/` always is one; a file
+            `.wtbignore` in the base workspace adds more.
 
     Example:
         ```python
@@ -74,6 +77,7 @@ class WorkflowProject:
         cwd: Literal["workspace"] | None = None,
         transient: Sequence[type[BaseException]] = (),
         keep_checkpoints: KeepCheckpoints = "all",
+        ignore_files: Sequence[str] = (),
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -95,6 +99,9 @@ class WorkflowProject:
                 "value of keep_checkpoints", str(keep_checkpoints), KEEP_CHECKPOINTS
             )
         self._keep_checkpoints: KeepCheckpoints = keep_checkpoints
+        if isinstance(ignore_files, str):
+            raise InvalidInputError(f"ignore_files is a list of patterns: [{ignore_files!r}]")
+        self._ignore_files = tuple(ignore_files)
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -331,4 +338,5 @@ class WorkflowProject:
             remote=tuple(self._remote.values()),
             transient=self._transient,
             keep_checkpoints=self._keep_checkpoints,
+            ignore_files=self._ignore_files,
         )
