@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,12 @@ from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore, FileTracker
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
 from wtb_prefect.errors import FileTrackingError
-from wtb_prefect.infrastructure.file_tracking import LocalBlobStore, LocalFileTracker
+from wtb_prefect.infrastructure.file_tracking import (
+    LocalBlobStore,
+    LocalFileTracker,
+    fsspec_blob_store,
+)
+from wtb_prefect.infrastructure.file_tracking.fsspec_blob_store import FsspecBlobStore
 from wtb_prefect.infrastructure.workspace import FolderWorkspaces
 
 ABSENT = BlobId("0" * 64)
@@ -189,6 +195,27 @@ class TestLocalBlobStore(BlobStoreContract):
         return LocalBlobStore(tmp_path / "store")
 
 
+class TestFsspecBlobStoreInMemory(BlobStoreContract):
+    @pytest.fixture
+    def store(self) -> BlobStore:
+        return FsspecBlobStore(f"memory://{uuid.uuid4()}/prefix")
+
+
+class TestFsspecBlobStoreOnFiles(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> BlobStore:
+        return FsspecBlobStore(f"file://{tmp_path}/bucket")
+
+
+class TestFsspecBlobStoreWithWholePuts(BlobStoreContract):
+    """As on an object store: nothing is written beside its place."""
+
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+        monkeypatch.setattr(fsspec_blob_store, "_WHOLE_PUTS", {"memory"})
+        return FsspecBlobStore(f"memory://{uuid.uuid4()}")
+
+
 class BlobStoreAgainstADict(RuleBasedStateMachine):
     """Any sequence of calls, and of new starts, agrees with a dict."""
 
@@ -198,9 +225,13 @@ class BlobStoreAgainstADict(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.root = Path(self.folder.name)
-        self.store: BlobStore = LocalBlobStore(self.root / "store")
+        self.store = self.opened()
         self.stored: dict[BlobId, bytes] = {}
         self.pending: dict[BlobId, bytes] = {}
+
+    def opened(self) -> BlobStore:
+        """The store, as another process would open it."""
+        return LocalBlobStore(self.root / "store")
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -229,8 +260,26 @@ class BlobStoreAgainstADict(RuleBasedStateMachine):
 
     @rule()
     def start_anew_without_flushing(self) -> None:
-        self.store = LocalBlobStore(self.root / "store")
+        self.store = self.opened()
         self.pending.clear()
+
+    @precondition(lambda self: not self.pending)
+    @rule(blob=blobs)
+    def remove(self, blob: BlobId) -> None:
+        had = self.stored.pop(blob, None)
+        assert self.store.remove(blob, LATER) == (had is not None)
+        while self.store.remove(blob, LATER):
+            pass
+
+    @rule(blob=blobs)
+    def put_aside_at_most(self, blob: BlobId) -> None:
+        """Told of a time before it was put, the store keeps it; put again meanwhile or not."""
+        assert not self.store.remove(blob, datetime(2000, 1, 1, tzinfo=UTC))
+
+    @rule()
+    def clean_up(self) -> None:
+        if not self.pending:
+            self.store.leftovers(LATER, remove=True)
 
     @precondition(lambda self: not self.pending)
     @rule(blob=blobs)
@@ -250,14 +299,32 @@ class BlobStoreAgainstADict(RuleBasedStateMachine):
             target.unlink()
 
     @invariant()
-    def holds_everything_that_was_flushed(self) -> None:
+    def holds_what_was_flushed_and_nothing_else(self) -> None:
         assert all(self.store.exists(blob) for blob in self.stored)
+        found = [(blob.blob_id, blob.size) for blob in self.store.stored()]
+        assert sorted(found) == sorted((blob, len(data)) for blob, data in self.stored.items())
 
 
+class FsspecInMemoryAgainstADict(BlobStoreAgainstADict):
+    def opened(self) -> BlobStore:
+        return FsspecBlobStore(f"memory://{self.root}")
+
+
+class FsspecOnFilesAgainstADict(BlobStoreAgainstADict):
+    def opened(self) -> BlobStore:
+        return FsspecBlobStore(f"file://{self.root}/bucket")
+
+
+_few = settings(max_examples=10, stateful_step_count=60, deadline=None)
 TestBlobStoreAgainstADict = BlobStoreAgainstADict.TestCase
-TestBlobStoreAgainstADict.settings = settings(
-    max_examples=10, stateful_step_count=60, deadline=None
-)
+TestFsspecInMemoryAgainstADict = FsspecInMemoryAgainstADict.TestCase
+TestFsspecOnFilesAgainstADict = FsspecOnFilesAgainstADict.TestCase
+for _case in (
+    TestBlobStoreAgainstADict,
+    TestFsspecInMemoryAgainstADict,
+    TestFsspecOnFilesAgainstADict,
+):
+    _case.settings = _few
 
 _names = st.text(
     st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12
