@@ -31,6 +31,7 @@ _EXPORTS = {
     "WorkflowProject": "wtb_prefect.sdk.workflow_project",
     "WtbCheckpointStore": "wtb_prefect.api.blocks",
     "batch_test": "wtb_prefect.api.flows",
+    "collect_garbage": "wtb_prefect.api.garbage",
     "current_workspace": "wtb_prefect.infrastructure.workflow.body_context",
 }
 

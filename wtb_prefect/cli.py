@@ -257,6 +257,16 @@ def _add_removals(commands: Commands) -> None:
     )
     delete.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
     delete.add_argument("--yes", action="store_true", help="do not ask")
+    garbage = _add(commands, "gc", "garbage:gc", "remove contents of files that nothing names")
+    garbage.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    garbage.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
+    garbage.add_argument(
+        "--grace",
+        metavar="HOURS",
+        type=float,
+        default=24.0,
+        help="what was written in the last HOURS stays (24); 0 only if nothing runs",
+    )
 
 
 if __name__ == "__main__":

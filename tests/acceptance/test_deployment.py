@@ -146,7 +146,16 @@ def test_the_form_keeps_its_bounds_and_refuses_what_is_outside(deployed: Deploye
     assert (bounds["minimum"], bounds["maximum"]) == (1, 1000)
     assert answer.status_code == 409
     assert "repeats" in answer.text
-    assert deployed.client.post("/flow_runs/count", json={}).json() == 0
+    ours = {"deployments": {"id": {"any_": [deployed.deployment["id"]]}}}
+    assert deployed.client.post("/flow_runs/count", json=ours).json() == 0
+
+
+def test_garbage_is_collected_every_week(deployed: Deployed) -> None:
+    found = deployed.client.get("/deployments/name/collect_garbage/collect-garbage").json()
+    (schedule,) = found["schedules"]
+    assert (schedule["active"], schedule["schedule"]["cron"]) == (True, "0 3 * * 0")
+    assert found["parameter_openapi_schema"]["properties"]["grace_hours"]["minimum"] == 0
+    assert found["parameters"] == {"project": "bench.py:project"}
 
 
 def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: Deployed) -> None:

@@ -1,9 +1,8 @@
-"""What every blob store, file tracker and workspace store must do."""
+"""What every file tracker and workspace store must do."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import threading
 import time
@@ -14,24 +13,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-)
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 from wtb_prefect.domain.identifiers import BlobId
-from wtb_prefect.domain.interfaces.file_tracking import BlobStore, FileTracker
+from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.workspace import WorkspaceStore
 from wtb_prefect.errors import FileTrackingError
-from wtb_prefect.infrastructure.file_tracking import LocalBlobStore, LocalFileTracker
+from wtb_prefect.infrastructure.file_tracking import (
+    LocalBlobStore,
+    LocalFileTracker,
+)
 from wtb_prefect.infrastructure.workspace import FolderWorkspaces
 
 ABSENT = BlobId("0" * 64)
-BIG = 3 * (1 << 20) + 7
 
 
 def sha256(data: bytes) -> BlobId:
@@ -52,151 +46,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         if path.is_file() and not path.is_symlink()
     }
 
-
-class BlobStoreContract:
-    """Subclass it and give a `store` fixture."""
-
-    @pytest.mark.parametrize("data", [b"", b"x", b"\0" * 4096, os.urandom(BIG)])
-    def test_gives_back_what_was_put_under_its_hash(
-        self, store: BlobStore, tmp_path: Path, data: bytes
-    ) -> None:
-        source = tmp_path / "source"
-        source.write_bytes(data)
-        assert store.put_file(source) == (sha256(data), len(data))
-        assert store.put_bytes(data) == sha256(data)
-        store.flush()
-        assert store.exists(sha256(data))
-        assert store.read(sha256(data)) == data
-        store.copy_to(sha256(data), tmp_path / "target")
-        assert (tmp_path / "target").read_bytes() == data
-
-    def test_a_missing_blob_is_named(self, store: BlobStore, tmp_path: Path) -> None:
-        assert not store.exists(ABSENT)
-        with pytest.raises(FileTrackingError, match=ABSENT):
-            store.read(ABSENT)
-        with pytest.raises(FileTrackingError, match=ABSENT):
-            store.copy_to(ABSENT, tmp_path / "target")
-        assert not (tmp_path / "target").exists()
-
-    def test_copying_never_replaces_a_file(self, store: BlobStore, tmp_path: Path) -> None:
-        blob = store.put_bytes(b"new")
-        store.flush()
-        target = tmp_path / "target"
-        target.write_bytes(b"old")
-        with pytest.raises(FileTrackingError, match="target"):
-            store.copy_to(blob, target)
-        assert target.read_bytes() == b"old"
-
-    def test_a_source_that_cannot_be_read_is_named(self, store: BlobStore, tmp_path: Path) -> None:
-        os.mkfifo(tmp_path / "fifo")
-        (tmp_path / "file").touch()
-        (tmp_path / "link").symlink_to("file")
-        for name in ("gone", "fifo", "link", "."):
-            with pytest.raises(FileTrackingError, match=str(tmp_path)):
-                store.put_file(tmp_path / name)
-
-    @pytest.mark.parametrize("name", ["", "..", "../../../../etc/passwd", "A" * 64, "0" * 63])
-    def test_what_is_no_hash_is_refused(self, store: BlobStore, name: str) -> None:
-        with pytest.raises(FileTrackingError):
-            store.read(BlobId(name))
-
-    def test_each_thread_finds_its_blobs_after_its_own_flush(self, store: BlobStore) -> None:
-        start = threading.Barrier(4)
-
-        def work(worker: int) -> None:
-            start.wait()
-            for number in range(30):
-                own = store.put_bytes(b"own %d %d" % (worker, number))
-                shared = store.put_bytes(b"shared %d" % number)
-                store.flush()
-                assert store.exists(own)
-                assert store.exists(shared)
-
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(work, range(4)))
-
-    def test_flush_covers_what_another_thread_put(self, store: BlobStore) -> None:
-        with ThreadPoolExecutor(1) as pool:
-            blob = pool.submit(store.put_bytes, b"put elsewhere").result()
-        store.flush()
-        assert store.read(blob) == b"put elsewhere"
-
-
-class TestLocalBlobStore(BlobStoreContract):
-    @pytest.fixture
-    def store(self, tmp_path: Path) -> BlobStore:
-        return LocalBlobStore(tmp_path / "store")
-
-
-class BlobStoreAgainstADict(RuleBasedStateMachine):
-    """Any sequence of calls, and of new starts, agrees with a dict."""
-
-    blobs: Bundle[BlobId] = Bundle("blobs")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.root = Path(self.folder.name)
-        self.store: BlobStore = LocalBlobStore(self.root / "store")
-        self.stored: dict[BlobId, bytes] = {}
-        self.pending: dict[BlobId, bytes] = {}
-
-    def teardown(self) -> None:
-        self.folder.cleanup()
-
-    @rule(target=blobs, data=st.binary(max_size=40))
-    def put_bytes(self, data: bytes) -> BlobId:
-        blob = self.store.put_bytes(data)
-        assert blob == sha256(data)
-        self.pending[blob] = data
-        return blob
-
-    @rule(target=blobs, data=st.binary(max_size=40))
-    def put_file(self, data: bytes) -> BlobId:
-        source = self.root / "source"
-        source.write_bytes(data)
-        blob, size = self.store.put_file(source)
-        assert (blob, size) == (sha256(data), len(data))
-        self.pending[blob] = data
-        return blob
-
-    @rule()
-    def flush(self) -> None:
-        self.store.flush()
-        self.stored |= self.pending
-        self.pending.clear()
-
-    @rule()
-    def start_anew_without_flushing(self) -> None:
-        self.store = LocalBlobStore(self.root / "store")
-        self.pending.clear()
-
-    @precondition(lambda self: not self.pending)
-    @rule(blob=blobs)
-    def read(self, blob: BlobId) -> None:
-        if blob in self.stored:
-            assert self.store.read(blob) == self.stored[blob]
-        else:
-            with pytest.raises(FileTrackingError, match=blob):
-                self.store.read(blob)
-
-    @rule(blob=blobs)
-    def copy(self, blob: BlobId) -> None:
-        if blob in self.stored:
-            target = self.root / "target"
-            self.store.copy_to(blob, target)
-            assert target.read_bytes() == self.stored[blob]
-            target.unlink()
-
-    @invariant()
-    def holds_everything_that_was_flushed(self) -> None:
-        assert all(self.store.exists(blob) for blob in self.stored)
-
-
-TestBlobStoreAgainstADict = BlobStoreAgainstADict.TestCase
-TestBlobStoreAgainstADict.settings = settings(
-    max_examples=10, stateful_step_count=60, deadline=None
-)
 
 _names = st.text(
     st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12

@@ -14,7 +14,7 @@ import pytest
 from tests.contracts import ledger_rows as make
 from tests.contracts.ledger_rows import NOW, TEXT, later
 from wtb_prefect.domain.batch_test import BatchStatus, Owner
-from wtb_prefect.domain.execution import ExecutionStatus
+from wtb_prefect.domain.execution import ExecutionStatus, Lineage
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
@@ -706,6 +706,49 @@ class TestFileCommits:
         assert sorted(expected.values()) == [2, 3]
         assert read(filled, lambda uow: uow.file_commits.blobs("nothing")) == {}
 
+    def test_commits_in_use_are_those_that_rows_name(self, filled: OpenUnitOfWork) -> None:
+        """By executions, where they were forked, their checkpoints, and by who made them."""
+        made = [make.commit(make.memento(name)) for name in ("own", "fork", "link", "none")]
+        own, fork, link, unused = made
+        still_there = replace(make.commit(make.memento("made")), execution_id="e2")
+        ours = replace(make.execution("e2", batch_id="b"), commit_id=own.commit_id)
+        lineage = Lineage(parent_id="e2", checkpoint_id=CheckpointId("c"), commit_id=fork.commit_id)
+        child = replace(make.execution("e3"), lineage=lineage, commit_id=None)
+        commits = [replace(commit, execution_id="gone") for commit in made]
+        change(
+            filled,
+            each(lambda uow: uow.file_commits.add, [*commits, still_there]),
+            each(lambda uow: uow.executions.add, [ours, child]),
+            lambda uow: uow.checkpoint_files.save(
+                replace(make.link(0, execution_id="e2"), commit_id=link.commit_id)
+            ),
+        )
+        used = read(filled, lambda uow: uow.file_commits.in_use())
+        mine = {commit.commit_id for commit in (*made, still_there)}
+        assert used & mine == mine - {unused.commit_id}
+
+    def test_parents_and_contents_of_any_number(self, ledger: OpenUnitOfWork) -> None:
+        chain = [make.commit(make.memento("first"))]
+        for n in range(1000):
+            chain.append(make.commit(make.memento("a", str(n)), parent=chain[-1], removed=("b",)))
+        change(ledger, each(lambda uow: uow.file_commits.add, chain))
+        expected = {c.commit_id: (c.parent_id, c.created_at) for c in chain}
+        assert read(ledger, lambda uow: uow.file_commits.parents()) == expected
+        ids = [commit.commit_id for commit in chain[1:]]
+        blobs = read(ledger, lambda uow: uow.file_commits.contents([*ids, "unknown"]))
+        assert blobs == {m.blob_id for commit in chain[1:] for m in commit.changed}
+
+    def test_deleted_commits_are_gone_with_what_they_changed(self, ledger: OpenUnitOfWork) -> None:
+        base = make.commit(make.memento("a", "1"))
+        ends = [make.commit(make.memento("b", str(n)), parent=base) for n in range(1000)]
+        change(ledger, each(lambda uow: uow.file_commits.add, [base, *ends]))
+        ids = [end.commit_id for end in ends]
+        change(ledger, lambda uow: uow.file_commits.delete_many([*ids, "unknown"]))
+        assert set(read(ledger, lambda uow: uow.file_commits.parents())) == {base.commit_id}
+        assert read(ledger, lambda uow: uow.file_commits.contents(ids)) == set()
+        change(ledger, lambda uow: uow.file_commits.add(ends[0]))
+        assert read(ledger, lambda uow: uow.file_commits.get(ids[0])) == ends[0]
+
     def test_tree_of_a_chain_longer_than_a_statement(self, ledger: OpenUnitOfWork) -> None:
         chain = [make.commit(make.memento("first"))]
         for n in range(1200):
@@ -750,12 +793,32 @@ class TestCheckpointFiles:
             with pytest.raises(LedgerError, match="ledger failed"):
                 uow.commit()
 
+    def test_store_ids(self, filled: OpenUnitOfWork) -> None:
+        links = [
+            replace(make.link(n), store_id=None if n == 2 else BlobId(f"store {n % 2}"))
+            for n in range(4)
+        ]
+        change(filled, each(lambda uow: uow.checkpoint_files.save, links))
+        assert read(filled, lambda uow: uow.checkpoint_files.store_ids()) >= {"store 0", "store 1"}
+
 
 class TestNodeResults:
     def test_a_result_comes_back_as_it_was(self, filled: OpenUnitOfWork) -> None:
         change(filled, lambda uow: uow.node_results.add(make.node_result()))
         assert read(filled, lambda uow: uow.node_results.get("k")) == make.node_result()
         assert read(filled, lambda uow: uow.node_results.get("other")) is None
+
+    def test_blobs_of_all_results(self, filled: OpenUnitOfWork) -> None:
+        others = (make.memento("b", "b"), make.memento("c", "c"))
+        results = [
+            make.node_result(),
+            replace(make.node_result("k2"), changed=others),
+            replace(make.node_result("k3"), changed=()),
+        ]
+        change(filled, each(lambda uow: uow.node_results.add, results))
+        expected = {m.blob_id for result in results for m in result.changed}
+        assert read(filled, lambda uow: uow.node_results.blobs()) == expected
+        assert len(expected) == 3
 
     def test_the_first_result_of_a_key_stays(self, filled: OpenUnitOfWork) -> None:
         change(filled, lambda uow: uow.node_results.add(make.node_result()))

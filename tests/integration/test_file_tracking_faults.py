@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,23 @@ def test_a_put_lost_in_another_threads_failed_flush_is_reported(store: LocalBlob
     blob = store.put_bytes(b"mine")
     store.flush()
     assert store.read(blob) == b"mine"
+
+
+def test_a_removed_blob_is_not_taken_for_durable(
+    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put and flushed, removed, put again; then another thread's flush fails with it."""
+    blob = store.put_bytes(b"data")
+    store.flush()
+    assert store.remove(blob, datetime(9000, 1, 1, tzinfo=UTC))
+    store.put_bytes(b"data")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+        patched.setattr(os, "rename", fail)
+        with pytest.raises(FileTrackingError, match="the disk is gone"):
+            pool.submit(store.flush).result()
+    with pytest.raises(FileTrackingError, match="was lost"):
+        store.flush()

@@ -49,7 +49,7 @@ def plan_deletion(batch_id: str, is_alive: IsAlive, stores: Stores) -> Deletion:
 
 
 def delete_batch(batch_id: str, owner: Owner, is_alive: IsAlive, stores: OpenStores) -> Deletion:
-    """Deletes a batch; contents of files stay in the blob store. Raises as `plan_deletion`."""
+    """Deletes a batch; files' contents are left to `collect_garbage`. Raises as `plan_deletion`."""
     with stores.open_uow(write=True) as uow:
         found = _deletion(uow, batch_id, is_alive)
         _mark(uow, found, owner, stores)

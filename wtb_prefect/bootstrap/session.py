@@ -11,6 +11,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from wtb_prefect.application.evaluate import check_evaluator
 from wtb_prefect.application.session import Announce, Session, announce_nothing
+from wtb_prefect.bootstrap.blobs import open_blobs
 from wtb_prefect.bootstrap.stores import open_databases
 from wtb_prefect.domain.interfaces.remote_calls import RemoteCalls
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
@@ -21,7 +22,7 @@ from wtb_prefect.infrastructure.checkpoints.case_codec import MsgpackCaseCodec
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import LangGraphCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
-from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
+from wtb_prefect.infrastructure.file_tracking.ignored_files import ignored_files
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workflow import inspect_graph
@@ -60,6 +61,7 @@ def open_session(
     """
     graph = _checked(project)
     where, surroundings = project.locations, ProcessSurroundings(project)
+    ignored = ignored_files(project.ignore_files, where.workspace)
     with open_databases(where, graph.serializer) as (database, checkpoints):
         open_uow = partial(SqlAlchemyUnitOfWork, database)
         chain = partial(
@@ -69,7 +71,7 @@ def open_session(
             around=around,
         )
         engine = _engine(project, graph, checkpoints, open_uow, chain)
-        tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
+        tracker = LocalFileTracker(open_blobs(where), ignored)
         yield Session(
             project=project,
             engine=engine,

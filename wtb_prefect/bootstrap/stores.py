@@ -10,11 +10,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from sqlalchemy import Engine
 
 from wtb_prefect.application.stores import OpenStores
+from wtb_prefect.bootstrap.blobs import open_blobs
 from wtb_prefect.bootstrap.ledger import open_database
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
-from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 from wtb_prefect.infrastructure.system_clock import SystemClock
@@ -45,7 +45,7 @@ def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
     Raises:
         LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
     """
-    tracker = LocalFileTracker(LocalBlobStore(where.output_dir / "blobs"))
+    tracker = LocalFileTracker(open_blobs(where))
     with open_databases(where) as (database, checkpoints):
         yield OpenStores(
             open_uow=partial(SqlAlchemyUnitOfWork, database),

@@ -111,7 +111,7 @@ def _deletion_lines(found: Deletion, use: DiskUse) -> Iterable[str]:
     )
     if found.kept:
         yield f"  {len(found.kept)} executions stay: other batches or runs stand on them"
-    yield "  contents of files stay: other batches may hold the same"
+    yield "  contents of files stay (`wtb gc` removes those that nothing names)"
 
 
 def _deletion_document(found: Deletion, use: DiskUse) -> dict[str, Any]:

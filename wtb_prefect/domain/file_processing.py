@@ -78,6 +78,23 @@ class CheckpointFileLink:
     store_id: BlobId | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlob:
+    """A blob as its store lists it; `put_at` is when it was last put, by anybody."""
+
+    blob_id: BlobId
+    size: int
+    put_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """What writers that ended early have left in a store."""
+
+    count: int = 0
+    size: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class StatSignature:
     """What `stat` says of a file; equal signatures mean the content was not touched."""

@@ -22,6 +22,8 @@ class ProjectLocations:
     checkpoints: Path
     output_dir: Path
     workspace: Path | None
+    blob_url: str | None = None
+    """Where contents of files are, if not below `output_dir`."""
 
     def to_json(self) -> dict[str, str | None]:
         """As JSON values, to be handed to another process."""
@@ -30,6 +32,7 @@ class ProjectLocations:
             "checkpoints": str(self.checkpoints),
             "output_dir": str(self.output_dir),
             "workspace": None if self.workspace is None else str(self.workspace),
+            "blob_url": self.blob_url,
         }
 
     @staticmethod
@@ -41,8 +44,12 @@ class ProjectLocations:
             checkpoints=Path(str(data["checkpoints"])),
             output_dir=Path(str(data["output_dir"])),
             workspace=None if workspace is None else Path(workspace),
+            blob_url=data.get("blob_url"),
         )
 
+
+ALWAYS_IGNORED = ("__pycache__/",)
+"""Only what no result can depend on: a fork would miss anything else that a node has written."""
 
 KeepCheckpoints = Literal["all", "last"]
 KEEP_CHECKPOINTS: tuple[KeepCheckpoints, ...] = get_args(KeepCheckpoints)
@@ -66,6 +73,7 @@ class ProjectDefinition:
     remote: tuple[RemoteNode, ...] = ()
     transient: tuple[type[BaseException], ...] = ()
     keep_checkpoints: KeepCheckpoints = "all"
+    ignore_files: tuple[str, ...] = ()
 
     @property
     def workflow_id(self) -> str:

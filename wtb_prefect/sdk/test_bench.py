@@ -16,6 +16,11 @@ from wtb_prefect.application.batch_test import (
     register_request,
     run_batch_test,
 )
+from wtb_prefect.application.collect_garbage import (
+    GRACE_HOURS,
+    GarbageReport,
+    collect_garbage,
+)
 from wtb_prefect.application.compare_points import values_at
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
@@ -30,6 +35,7 @@ from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
+from wtb_prefect.bootstrap.garbage import open_garbage
 from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.checkpoint import Checkpoint
@@ -284,6 +290,22 @@ class TestBench(ExecutionControl):
         session, full = self._sessions.of(execution_id)
         reader = open_cell_logs(self.project.locations)
         return read_logs(session.open_uow, reader, full)
+
+    def collect_garbage(
+        self, grace: float = GRACE_HOURS, *, dry_run: bool = False
+    ) -> GarbageReport:
+        """Removes contents of files that nothing names any more, or says what would go.
+
+        Args:
+            grace: what was written in the last so many hours stays; 0 only if nothing runs.
+            dry_run: change nothing.
+
+        Raises:
+            InvalidInputError: a negative grace period.
+            InfrastructureError: a ledger or the blob store cannot be read or changed.
+        """
+        with open_garbage(self.session.project.locations) as stores:
+            return collect_garbage(stores, grace, dry_run=dry_run)
 
 
 def _runner(asked: str | None) -> RunnerName:

@@ -47,6 +47,11 @@ class WorkflowProject:
             lost connections, status 429 and 5xx: the node that raised one is called again.
         keep_checkpoints: `"all"`, or `"last"`: at the end of a batch, of what only completed cells
             stand on, all but the last checkpoint of each execution goes.
+        ignore_files: patterns as in a `.gitignore` of files in workspaces that are not recorded: a
+            fork does not have them, and nothing removes them. `__pycache__/` always is one; a file
+            `.wtbignore` in the base workspace adds more.
+        blob_url: where contents of files are kept, if not below `output_dir`: a URL that fsspec
+            knows, `s3://bucket/prefix` for example. Credentials come from the environment.
 
     Example:
         ```python
@@ -74,6 +79,8 @@ class WorkflowProject:
         cwd: Literal["workspace"] | None = None,
         transient: Sequence[type[BaseException]] = (),
         keep_checkpoints: KeepCheckpoints = "all",
+        ignore_files: Sequence[str] = (),
+        blob_url: str | None = None,
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -95,6 +102,10 @@ class WorkflowProject:
                 "value of keep_checkpoints", str(keep_checkpoints), KEEP_CHECKPOINTS
             )
         self._keep_checkpoints: KeepCheckpoints = keep_checkpoints
+        if isinstance(ignore_files, str):
+            raise InvalidInputError(f"ignore_files is a list of patterns: [{ignore_files!r}]")
+        self._ignore_files = tuple(ignore_files)
+        self._blob_url = None if blob_url is None else _checked_url(blob_url)
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -292,6 +303,7 @@ class WorkflowProject:
             checkpoints=self._db_path.with_name(f"{self._db_path.stem}-checkpoints.db"),
             output_dir=self._output_dir,
             workspace=self._workspace,
+            blob_url=self._blob_url,
         )
 
     @property
@@ -331,4 +343,21 @@ class WorkflowProject:
             remote=tuple(self._remote.values()),
             transient=self._transient,
             keep_checkpoints=self._keep_checkpoints,
+            ignore_files=self._ignore_files,
         )
+
+
+def _checked_url(url: str) -> str:
+    """A URL that may be shown; where things are is handed to workers and to Prefect."""
+    scheme, found, rest = url.partition("://")
+    if not found or not scheme or not rest:
+        raise InvalidInputError(
+            f"blob_url={url!r} is no URL: give one as s3://bucket/prefix; for a folder leave it "
+            "out, and give output_dir"
+        )
+    if "@" in rest.partition("/")[0]:
+        raise InvalidInputError(
+            f"blob_url begins with {scheme}:// and names a user: credentials belong in the "
+            "environment, because everybody who looks at a run sees this URL"
+        )
+    return url

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
+from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot, Leftovers, StoredBlob
 from wtb_prefect.domain.identifiers import BlobId
 
 
@@ -41,6 +42,31 @@ class BlobStore(Protocol):
         ...
 
     def exists(self, blob_id: BlobId) -> bool: ...
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """The blobs that are flushed, in no order; others may come and go meanwhile."""
+        ...
+
+    def remove(self, blob_id: BlobId, put_before: datetime) -> bool:
+        """Removes a blob unless it was put since; answers whether it did.
+
+        Looking at the time and removing is one step for whoever puts the same bytes at that moment:
+        they are stored afterwards. A store without locks may put a blob aside first, where it is
+        still read, and remove it when asked again after the same time.
+        """
+        ...
+
+    def leftovers(self, put_before: datetime, *, remove: bool) -> Leftovers:
+        """What writers that ended early have left before a time; removed if asked for."""
+        ...
+
+    def register_ledger(self, url: str) -> None:
+        """Notes a ledger that names blobs of this store; again is no change."""
+        ...
+
+    def ledgers(self) -> dict[str, str]:
+        """The ledgers that were noted: URL by the place of the note."""
+        ...
 
 
 class FileTracker(Protocol):

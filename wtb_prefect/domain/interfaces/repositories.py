@@ -268,10 +268,27 @@ class FileCommitReader(Protocol):
         """The contents that executions of a batch have or had in their files, with their sizes."""
         ...
 
+    def parents(self) -> dict[str, tuple[str | None, datetime]]:
+        """Of every commit its parent, and when it was made."""
+        ...
+
+    def in_use(self) -> set[str]:
+        """Commits that executions or their checkpoints name, or that an execution made which is
+        still there; not their ancestors."""
+        ...
+
+    def contents(self, commit_ids: Sequence[str]) -> set[BlobId]:
+        """The blobs these commits name themselves (any number of ids)."""
+        ...
+
 
 class FileCommitWriter(Protocol):
     def add(self, commit: FileCommit) -> None:
         """Inserts; the same commit again is no change."""
+        ...
+
+    def delete_many(self, commit_ids: Sequence[str]) -> None:
+        """Removes commits with what they changed (any number of ids)."""
         ...
 
 
@@ -290,6 +307,10 @@ class CheckpointFileReader(Protocol):
         """The same for several executions (any number); without links: absent."""
         ...
 
+    def store_ids(self) -> set[BlobId]:
+        """The blobs with contents of LangGraph stores, of all links."""
+        ...
+
 
 class CheckpointFileWriter(Protocol):
     def save(self, link: CheckpointFileLink) -> None: ...
@@ -304,6 +325,9 @@ class CheckpointFileRepository(CheckpointFileReader, CheckpointFileWriter, Proto
 
 class NodeResultReader(Protocol):
     def get(self, key: str) -> NodeResult | None: ...
+    def blobs(self) -> set[BlobId]:
+        """The contents that all kept results have in their files."""
+        ...
 
 
 class NodeResultWriter(Protocol):

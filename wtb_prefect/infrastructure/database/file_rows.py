@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.codecs import (
@@ -136,6 +137,11 @@ def node_result_of(row: Fetched) -> NodeResult:
         created_at=time_value(created_at),
         execution_id=execution_id,
     )
+
+
+def changed_blobs(changes: Iterable[str]) -> set[BlobId]:
+    """The blobs that the column `changed` of node results names."""
+    return {BlobId(blob) for changed in changes for _, blob, *_ in json_value(changed)}
 
 
 def chain(last: str, parents: Mapping[str, str | None]) -> list[str]:

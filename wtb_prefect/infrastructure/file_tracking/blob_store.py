@@ -6,33 +6,44 @@ import contextlib
 import hashlib
 import itertools
 import os
-import re
 import secrets
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from wtb_prefect.domain.identifiers import BlobId
+from wtb_prefect.domain.file_processing import Leftovers, StoredBlob
+from wtb_prefect.domain.identifiers import BlobId, digest
 from wtb_prefect.errors import FileTrackingError
-
-_CHUNK = 1 << 20
-_BLOB_ID = re.compile(r"[0-9a-f]{64}")
-# O_NONBLOCK: a FIFO put in a file's place must not hang the open.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+from wtb_prefect.infrastructure.file_tracking.hashed_copy import (
+    BLOB_ID,
+    CHUNK,
+    NEW,
+    READ,
+    PutByThisThread,
+    chunks,
+    copy_bytes,
+    verify,
+    write_all,
+)
+from wtb_prefect.infrastructure.file_tracking.store_lock import StoreLock
 
 
 class LocalBlobStore:
     """A `BlobStore` that several threads and several processes may write to at once.
 
     A blob gets its name, and can be read, once it is flushed: what has a name has durable content.
-    A crash leaves nothing but files in `objects/tmp/`.
+    A crash leaves nothing but files in `objects/tmp/`. Removing a blob locks out whoever sets its
+    time or gives it its name (`StoreLock`): between a look at the time and the removal nobody can
+    begin to count on the blob.
     """
 
     def __init__(self, root: Path) -> None:
         self._objects = os.path.join(os.path.abspath(root), "objects")
         self._temporary = os.path.join(self._objects, "tmp")
+        self._ledgers = os.path.join(os.path.abspath(root), "ledgers")
+        self._removal = StoreLock(os.path.join(os.path.abspath(root), "removal.lock"))
         self._token = secrets.token_hex(8)
         self._counter = itertools.count()
         self._lock = threading.Lock()
@@ -41,7 +52,7 @@ class LocalBlobStore:
         # already, but maybe only in memory (another process may be about to sync the folder).
         self._pending: dict[BlobId, str | None] = {}
         self._durable: set[BlobId] = set()
-        self._mine = _PutByThisThread()
+        self._mine = PutByThisThread()
         self._make_folders()
 
     def put_file(self, source: Path) -> tuple[BlobId, int]:
@@ -51,12 +62,12 @@ class LocalBlobStore:
             FileTrackingError: naming the file; no trace of it is left in the store.
         """
         try:
-            fd = os.open(source, _READ)
+            fd = os.open(source, READ)
             try:
                 found = os.fstat(fd)
                 if not stat.S_ISREG(found.st_mode):
                     raise FileTrackingError(f"cannot store {str(source)!r}: not a regular file")
-                if found.st_size <= _CHUNK:
+                if found.st_size <= CHUNK:
                     data = os.read(fd, found.st_size + 1)
                     if len(data) == found.st_size:
                         return self._put(data), len(data)
@@ -95,21 +106,21 @@ class LocalBlobStore:
         """The bytes, checked against the hash."""
         fd = self._open(blob_id)
         try:
-            data = b"".join(_chunks(fd))
+            data = b"".join(chunks(fd))
         except OSError as exc:
             raise FileTrackingError(f"cannot read blob {blob_id}: {exc}") from exc
         finally:
             os.close(fd)
-        _verify(blob_id, hashlib.sha256(data).hexdigest())
+        verify(blob_id, hashlib.sha256(data).hexdigest())
         return data
 
     def copy_to(self, blob_id: BlobId, target: Path) -> None:
         """Writes the bytes to a new file, verifying the hash while copying."""
         fd = self._open(blob_id)
         try:
-            copy = os.open(target, _NEW, 0o666)
+            copy = os.open(target, NEW, 0o666)
             try:
-                _verify(blob_id, _copy(fd, copy)[0])
+                verify(blob_id, copy_bytes(fd, copy)[0])
             except BaseException:  # whatever happened: half a file must not stay
                 os.unlink(target)
                 raise
@@ -125,6 +136,74 @@ class LocalBlobStore:
     def exists(self, blob_id: BlobId) -> bool:
         """Whether the blob has its name (its bytes are not looked at)."""
         return os.path.exists(self._path(blob_id))
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """See `BlobStore.stored`; what has no blob's name is not looked at."""
+        try:
+            for number in range(256):
+                prefix = f"{number:02x}"
+                with os.scandir(f"{self._objects}/{prefix}") as entries:
+                    for entry in entries:
+                        if BLOB_ID.fullmatch(prefix + entry.name):
+                            with contextlib.suppress(FileNotFoundError):
+                                found = entry.stat(follow_symlinks=False)
+                                at = datetime.fromtimestamp(found.st_mtime, UTC)
+                                blob_id = BlobId(prefix + entry.name)
+                                yield StoredBlob(blob_id=blob_id, size=found.st_size, put_at=at)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot list blobs: {exc}") from exc
+
+    def remove(self, blob_id: BlobId, put_before: datetime) -> bool:
+        """See `BlobStore.remove`. Raises `FileTrackingError` where files cannot be locked."""
+        path = self._path(blob_id)
+        try:
+            with self._removal.exclusive():
+                if os.stat(path).st_mtime >= put_before.timestamp():
+                    return False
+                os.unlink(path)
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise FileTrackingError(f"cannot remove blob {blob_id}: {exc}") from exc
+        return True
+
+    def leftovers(self, put_before: datetime, *, remove: bool) -> Leftovers:
+        """Files in `objects/tmp/` that were not written to since."""
+        count = size = 0
+        try:
+            with os.scandir(self._temporary) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # flushed just now
+                        found = entry.stat(follow_symlinks=False)
+                        if found.st_mtime < put_before.timestamp():
+                            if remove:
+                                os.unlink(entry.path)
+                            count, size = count + 1, size + found.st_size
+        except OSError as exc:
+            raise FileTrackingError(f"cannot clean up {self._temporary!r}: {exc}") from exc
+        return Leftovers(count=count, size=size)
+
+    def register_ledger(self, url: str) -> None:
+        """One file a ledger, its URL in it, written at once."""
+        note = f"{self._ledgers}/{digest(url)}"
+        if os.path.exists(note):
+            return
+        try:
+            _make_durable_folder(self._ledgers)
+            with self._temporary_file() as (fd, name):
+                write_all(fd, url.encode())
+                os.fsync(fd)
+            os.rename(name, note)
+            _sync(self._ledgers)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot note the ledger {url!r}: {exc}") from exc
+
+    def ledgers(self) -> dict[str, str]:
+        """The notes of `register_ledger`."""
+        try:
+            return {str(note): note.read_text() for note in sorted(Path(self._ledgers).glob("*"))}
+        except OSError as exc:
+            raise FileTrackingError(f"cannot read {self._ledgers!r}: {exc}") from exc
 
     def _make_folders(self) -> None:
         """All folders at once: one made later would need a sync of `objects/` per flush.
@@ -146,13 +225,13 @@ class LocalBlobStore:
             raise FileTrackingError(f"cannot make a blob store: {exc}") from exc
 
     def _path(self, blob_id: BlobId) -> str:
-        if not _BLOB_ID.fullmatch(blob_id):
+        if not BLOB_ID.fullmatch(blob_id):
             raise FileTrackingError(f"{blob_id!r} is not a blob id")
         return f"{self._objects}/{blob_id[:2]}/{blob_id[2:]}"
 
     def _open(self, blob_id: BlobId) -> int:
         try:
-            return os.open(self._path(blob_id), _READ)
+            return os.open(self._path(blob_id), READ)
         except FileNotFoundError as exc:
             raise FileTrackingError(f"blob {blob_id} is missing from {self._objects!r}") from exc
         except OSError as exc:
@@ -162,13 +241,13 @@ class LocalBlobStore:
         blob_id = BlobId(hashlib.sha256(data).hexdigest())
         if not self._is_stored(blob_id, len(data)):
             with self._temporary_file() as (fd, name):
-                _write(fd, data)
+                write_all(fd, data)
             self._keep(blob_id, name)
         return blob_id
 
     def _put_stream(self, source: int) -> tuple[BlobId, int]:
         with self._temporary_file() as (fd, name):
-            digest, size = _copy(source, fd)
+            digest, size = copy_bytes(source, fd)
             blob_id = BlobId(digest)
             is_stored = self._is_stored(blob_id, size)
         if is_stored:
@@ -187,12 +266,17 @@ class LocalBlobStore:
         with self._lock:
             if self._pending.get(blob_id) is not None:
                 return True
-        path = self._path(blob_id)
+        path, was_durable = self._path(blob_id), blob_id in self._durable
         try:
-            if os.stat(path).st_size != size:
-                return False
-            os.utime(path)
+            is_good = os.stat(path).st_size == size
+            if is_good:
+                with self._removal.shared():
+                    os.utime(path)
         except FileNotFoundError:
+            is_good = False
+        if not is_good:
+            if was_durable:  # removed by a clean-up, or damaged, since then
+                self._durable.discard(blob_id)
             return False
         if blob_id not in self._durable:
             with self._lock:
@@ -210,7 +294,7 @@ class LocalBlobStore:
     def _temporary_file(self) -> Iterator[tuple[int, str]]:
         # The process id keeps a forked child, which inherits token and counter, off its parent.
         name = f"{self._temporary}/{self._token}-{os.getpid()}-{next(self._counter)}"
-        fd = os.open(name, _NEW, 0o444)
+        fd = os.open(name, NEW, 0o444)
         try:
             yield fd, name
         except BaseException:  # whatever happened: the half-written file is of no use
@@ -232,9 +316,10 @@ class LocalBlobStore:
                 _start_writing(name)
             for name in unnamed:
                 _sync(name)
-            for blob_id, name in written.items():
-                os.rename(name, self._path(blob_id))
-                unnamed.discard(name)
+            with self._removal.shared():
+                for blob_id, name in written.items():
+                    os.rename(name, self._path(blob_id))
+                    unnamed.discard(name)
             for folder in {blob_id[:2] for blob_id in batch}:
                 _sync(f"{self._objects}/{folder}")
         except OSError as exc:
@@ -244,51 +329,6 @@ class LocalBlobStore:
                 with contextlib.suppress(OSError):
                     os.unlink(name)
         self._durable.update(batch)
-
-
-class _PutByThisThread(threading.local):
-    """The blobs the current thread has put since its last flush."""
-
-    def __init__(self) -> None:
-        self._ids: set[BlobId] = set()
-
-    def add(self, blob_id: BlobId) -> None:
-        self._ids.add(blob_id)
-
-    def take(self) -> set[BlobId]:
-        ids, self._ids = self._ids, set()
-        return ids
-
-
-def _chunks(fd: int) -> Iterator[bytes]:
-    """A file's bytes to its end; one read call for a small file that nobody is writing to."""
-    size = os.fstat(fd).st_size
-    data = os.read(fd, min(size + 1, _CHUNK))
-    yield data
-    if len(data) != size:
-        while data := os.read(fd, _CHUNK):
-            yield data
-
-
-def _copy(source: int, target: int) -> tuple[str, int]:
-    """Copies to the end of the source: the hash and the size of what was written."""
-    hasher, size = hashlib.sha256(), 0
-    for data in _chunks(source):
-        hasher.update(data)
-        _write(target, data)
-        size += len(data)
-    return hasher.hexdigest(), size
-
-
-def _write(fd: int, data: bytes) -> None:
-    written = os.write(fd, data)
-    while written < len(data):  # a nearly full disk takes a part and reports the error next time
-        written += os.write(fd, data[written:])
-
-
-def _verify(blob_id: BlobId, actual: str) -> None:
-    if actual != blob_id:
-        raise FileTrackingError(f"blob {blob_id} is damaged: its bytes hash to {actual}")
 
 
 def _start_writing(path: str) -> None:

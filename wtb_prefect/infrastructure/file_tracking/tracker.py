@@ -9,12 +9,14 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot, StatSignature
 from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.file_tracking.ignored_files import IgnoredFiles, folders_of
 
 _PERMISSIONS = 0o777
 # How much older than a snapshot a file's mtime must be for its signature to be trusted. The kernel
@@ -35,15 +37,16 @@ class LocalFileTracker:
     Folders are only the paths of files: an empty one is not remembered, nor is a folder's mode.
     """
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, ignored: IgnoredFiles | None = None) -> None:
         self._blobs = blobs
+        self._ignored = IgnoredFiles() if ignored is None else ignored
 
     def snapshot(self, root: Path, previous: FileSnapshot) -> FileSnapshot:
         """Stores what changed; an untouched folder costs one stat a file and gives `previous`.
 
         A file changed while it is read is recorded as it was stored, and read again next time.
         """
-        scan = _Scan(self._blobs, previous, time.time_ns())
+        scan = _Scan(self._blobs, previous, time.time_ns(), self._ignored)
         try:
             scan.folder(os.fspath(root))
         except OSError as exc:
@@ -163,7 +166,10 @@ class LocalFileTracker:
 class _Scan:
     """One walk over a folder: reuses what `previous` knows, stores the rest."""
 
-    def __init__(self, blobs: BlobStore, previous: FileSnapshot, taken_ns: int) -> None:
+    def __init__(
+        self, blobs: BlobStore, previous: FileSnapshot, taken_ns: int, ignored: IgnoredFiles
+    ) -> None:
+        self._ignored = ignored
         self._blobs = blobs
         self._previous = previous
         self._taken_ns = taken_ns
@@ -201,13 +207,22 @@ class _Scan:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(found.st_mode):
-            waiting.append(f"{path}/")
+            folder = f"{path}/"
+            if not self._ignored.has(folder) or folder in self._tracked_folders:
+                waiting.append(folder)
         elif (known := self._known(path, found)) is not None:
             self._files[path] = known
             self._stats[path] = self._previous.stats[path]
+        elif path not in self._previous.files and self._ignored.has(path):
+            return
         elif (memento := self._store(entry.path, path, found)) is not None:
             self._files[path] = memento
             self._stats[path] = _signature(found)
+
+    @cached_property
+    def _tracked_folders(self) -> set[str]:
+        """Looked for only where a folder is ignored: 2 ms of 10,000 files."""
+        return folders_of(self._previous.files)
 
     def _known(self, path: str, found: os.stat_result) -> FileMemento | None:
         """The previous memento, if the file was surely not touched since.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import bindparam, delete, select, union, update
 
@@ -11,8 +12,10 @@ from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, F
 from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.node_result import NodeResult
 from wtb_prefect.infrastructure.database import tables
+from wtb_prefect.infrastructure.database.codecs import time_value
 from wtb_prefect.infrastructure.database.file_rows import (
     chain,
+    changed_blobs,
     commit_of,
     commit_row,
     file_tree,
@@ -68,6 +71,22 @@ _BLOBS = (
     .where(_m.commit_id.in_(select(_used.c.commit_id)), _m.blob_id.is_not(None))
     .distinct()
 )
+_PARENTS = select(_c.commit_id, _c.parent_id, _c.created_at)
+_named = union(
+    select(_e.commit_id).where(_e.commit_id.is_not(None)),
+    select(_e.parent_commit_id).where(_e.parent_commit_id.is_not(None)),
+    select(_l.commit_id).where(_l.commit_id.is_not(None)),
+    select(_c.commit_id).where(_c.execution_id.in_(select(_e.execution_id))),
+).subquery()
+_IN_USE = select(_named.c.commit_id)
+_CONTENTS = (
+    select(_m.blob_id)
+    .where(_m.commit_id.in_(bindparam("ids", expanding=True)), _m.blob_id.is_not(None))
+    .distinct()
+)
+_DELETE_COMMITS = delete(tables.file_commits).where(
+    _c.commit_id.in_(bindparam("ids", expanding=True))
+)
 _ADD = insert_or_ignore(tables.file_commits)
 _ADD_MEMENTO = insert_row(tables.file_mementos)
 
@@ -81,6 +100,7 @@ _LINKS_OF_MANY = (
     .where(_l.execution_id.in_(bindparam("ids", expanding=True)))
     .order_by(_l.execution_id, _l.sequence)
 )
+_STORE_IDS = select(_l.store_id).where(_l.store_id.is_not(None)).distinct()
 _SAVE_LINK = upsert(tables.checkpoint_files, "execution_id", "sequence")
 _MOVE_LINK = fixed(
     set_columns(update(tables.checkpoint_files), "execution_id").where(
@@ -90,6 +110,7 @@ _MOVE_LINK = fixed(
 
 _r = tables.node_results.c
 _NODE_RESULT = select(tables.node_results).where(_r.key == bindparam("key"))
+_CHANGES = select(_r.changed).where(_r.changed != "[]").distinct()
 _ADD_NODE_RESULT = insert_or_ignore(tables.node_results)
 _DELETE_NODE_RESULTS = fixed(delete(tables.node_results).where(_r.workflow_id == value()))
 
@@ -115,9 +136,22 @@ class SqlFileCommits:
         rows = self._session.fetch(_BLOBS, {"batch_id": batch_id})
         return {BlobId(blob_id): size for blob_id, size in rows}
 
+    def parents(self) -> dict[str, tuple[str | None, datetime]]:
+        rows = self._session.fetch(_PARENTS)
+        return {commit: (parent, time_value(at)) for commit, parent, at in rows}
+
+    def in_use(self) -> set[str]:
+        return {row[0] for row in self._session.fetch(_IN_USE)}
+
+    def contents(self, commit_ids: Sequence[str]) -> set[BlobId]:
+        return {BlobId(row[0]) for row in self._session.fetch_by_ids(_CONTENTS, commit_ids)}
+
     def add(self, commit: FileCommit) -> None:
         if self._session.write(_ADD, commit_row(commit)):
             self._session.write_many(_ADD_MEMENTO, memento_rows(commit))
+
+    def delete_many(self, commit_ids: Sequence[str]) -> None:
+        self._session.write_by_ids(_DELETE_COMMITS, commit_ids)
 
 
 class SqlCheckpointFiles:
@@ -137,6 +171,9 @@ class SqlCheckpointFiles:
             found.setdefault(link.execution_id, []).append(link)
         return found
 
+    def store_ids(self) -> set[BlobId]:
+        return {BlobId(row[0]) for row in self._session.fetch(_STORE_IDS)}
+
     def save(self, link: CheckpointFileLink) -> None:
         self._session.write(_SAVE_LINK, link_row(link))
 
@@ -152,6 +189,9 @@ class SqlNodeResults:
     def get(self, key: str) -> NodeResult | None:
         row = self._session.fetch_one(_NODE_RESULT, key=key)
         return None if row is None else node_result_of(row)
+
+    def blobs(self) -> set[BlobId]:
+        return changed_blobs(row[0] for row in self._session.fetch(_CHANGES))
 
     def add(self, result: NodeResult) -> None:
         self._session.write(_ADD_NODE_RESULT, node_result_row(result))
