@@ -569,6 +569,24 @@ class WorkspaceStoreContract:
         assert len(folders) == 1
         assert len(contents(folders.pop())) == 9
 
+    def test_how_it_was_made_is_known_once_it_is_made(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "case", start)
+        assert workspace.strategy is None
+        workspace.path()
+        assert workspace.strategy in ("copy", "reflink")
+
+    def test_what_a_live_process_made_or_has_kept_is_no_orphan(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        made, kept = (workspaces.open(f"e-{n}", "case", start) for n in (1, 2))
+        made.path()
+        kept.path()
+        kept.keep()
+        assert workspaces.clean_orphans(grace_seconds=0) == []
+        assert contents(made.path()) == contents(kept.path()) == {"a": b"1"}
+
     def test_making_and_removing_neighbours_at_once(
         self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
     ) -> None:

@@ -109,6 +109,10 @@ def test_clones_are_verified_and_on_their_own(cloning: Path) -> None:
     with (cloning / "clone").open("r+b") as file:
         file.write(b"EDIT")
     assert store.read(blob) == data
+    small = store.put_bytes(b"small")
+    store.flush()
+    store.copy_to(small, cloning / "small")
+    assert (cloning / "small").read_bytes() == b"small"
     path = blob_file(cloning, blob)
     path.chmod(0o644)
     bit_flip(path)
@@ -131,7 +135,7 @@ def test_where_nothing_can_be_cloned_files_are_copied(
     monkeypatch.setattr(fcntl, "ioctl", refuse)
     assert store.strategy(tmp_path) == "copy"
     asked.clear()
-    blob = store.put_bytes(b"bytes")
+    blob = store.put_bytes(b"bytes" * (1 << 18))
     store.flush()
     for name in ("one", "two"):
         store.copy_to(blob, tmp_path / name)

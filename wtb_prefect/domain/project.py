@@ -46,6 +46,8 @@ class ProjectLocations:
 
 KeepCheckpoints = Literal["all", "last"]
 KEEP_CHECKPOINTS: tuple[KeepCheckpoints, ...] = get_args(KeepCheckpoints)
+KeepWorkspaces = Literal["failed", "always", "never"]
+KEEP_WORKSPACES: tuple[KeepWorkspaces, ...] = get_args(KeepWorkspaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class ProjectDefinition:
     remote: tuple[RemoteNode, ...] = ()
     transient: tuple[type[BaseException], ...] = ()
     keep_checkpoints: KeepCheckpoints = "all"
+    keep_workspaces: KeepWorkspaces = "failed"
 
     @property
     def workflow_id(self) -> str:

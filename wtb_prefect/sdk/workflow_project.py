@@ -12,7 +12,9 @@ from wtb_prefect.domain.identifiers import valid_name
 from wtb_prefect.domain.node_result import CachedNode
 from wtb_prefect.domain.project import (
     KEEP_CHECKPOINTS,
+    KEEP_WORKSPACES,
     KeepCheckpoints,
+    KeepWorkspaces,
     ProjectDefinition,
     ProjectLocations,
 )
@@ -47,6 +49,8 @@ class WorkflowProject:
             lost connections, status 429 and 5xx: the node that raised one is called again.
         keep_checkpoints: `"all"`, or `"last"`: at the end of a batch, of what only completed cells
             stand on, all but the last checkpoint of each execution goes.
+        keep_workspaces: whose folders stay when they end: `"failed"` (paused ones too), `"always"`
+            or `"never"`. Whichever it is, all files are in the blob store.
 
     Example:
         ```python
@@ -74,6 +78,7 @@ class WorkflowProject:
         cwd: Literal["workspace"] | None = None,
         transient: Sequence[type[BaseException]] = (),
         keep_checkpoints: KeepCheckpoints = "all",
+        keep_workspaces: KeepWorkspaces = "failed",
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -95,6 +100,9 @@ class WorkflowProject:
                 "value of keep_checkpoints", str(keep_checkpoints), KEEP_CHECKPOINTS
             )
         self._keep_checkpoints: KeepCheckpoints = keep_checkpoints
+        if keep_workspaces not in KEEP_WORKSPACES:
+            raise NotFoundError("value of keep_workspaces", str(keep_workspaces), KEEP_WORKSPACES)
+        self._keep_workspaces: KeepWorkspaces = keep_workspaces
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -331,4 +339,5 @@ class WorkflowProject:
             remote=tuple(self._remote.values()),
             transient=self._transient,
             keep_checkpoints=self._keep_checkpoints,
+            keep_workspaces=self._keep_workspaces,
         )

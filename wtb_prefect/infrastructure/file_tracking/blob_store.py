@@ -136,12 +136,17 @@ class LocalBlobStore:
             os.close(fd)
 
     def strategy(self, folder: Path) -> CopyStrategy:
-        """How `copy_to` gets bytes into a folder: cheap clones, where the file system has them."""
+        """How `copy_to` gets large files into a folder: as clones, if the file system has them."""
         return copy_strategy(Path(self._temporary), folder)
 
     def _copied(self, source: int, target: int) -> str:
-        """The hash of what the target holds now."""
-        if not self._cloner.clone(source, target):
+        """The hash of what the target holds now.
+
+        A clone's bytes are read from the disk, a copy's from memory: on XFS 10,000 clones of 10 KB
+        took 1.9 s, copies 0.7 s.
+        """
+        is_large = os.fstat(source).st_size >= _CHUNK
+        if not (is_large and self._cloner.clone(source, target)):
             return _copy(source, target)[0]
         hasher = hashlib.sha256()
         for data in _chunks(target):
