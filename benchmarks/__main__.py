@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cell_costs, measures, planning
+from benchmarks import cell_costs, file_operations, measures, planning
 from benchmarks.measures import Figure
 
 MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
@@ -25,6 +25,10 @@ MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
     cell_costs.many_in_flight,
     cell_costs.cost_by_size,
     measures.fork_cost,
+    file_operations.first_commit,
+    file_operations.later_commits,
+    file_operations.fork_and_restore,
+    file_operations.tracking_cost,
     measures.finished_batch_again,
     measures.reading_commands,
     planning.ten_thousand_cells,

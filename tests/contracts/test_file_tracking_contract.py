@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import threading
 import time
@@ -206,6 +207,122 @@ class FileTrackerContract:
         tracker.restore(files, tmp_path / "w")
         assert contents(tmp_path / "w") == {"a": b"1"}
 
+    @given(before=_trees, after=_trees)
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    def test_a_folder_is_made_to_hold_any_files_whatever_is_known_of_it(
+        self, tracker: FileTracker, before: dict[str, bytes], after: dict[str, bytes]
+    ) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name) / "w"
+            write(root, before)
+            new = {m.path: m for m in tracker.store_texts(after.items())}
+            known = tracker.snapshot(root, FileSnapshot())
+            updated = tracker.update(new, root, known)
+            assert contents(root) == after
+            assert updated.files == new
+            assert tracker.snapshot(root, updated).files == new
+            again = {m.path: m for m in tracker.store_texts(before.items())}
+            tracker.update(again, root, FileSnapshot())
+            assert contents(root) == before
+
+    def test_an_update_brings_back_modes_links_and_deleted_files(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        root = tmp_path / "w"
+        write(root, {"script": b"#!", "deleted": b"1", "same": b"1", "was/deep": b"1"})
+        (root / "script").chmod(0o750)
+        (root / "link").symlink_to("/no/such/place")
+        time.sleep(0.05)
+        taken = tracker.snapshot(root, FileSnapshot())
+        untouched = (root / "same").lstat()
+        (root / "script").chmod(0o644)
+        (root / "deleted").unlink()
+        (root / "link").unlink()
+        write(root, {"link/now/a/folder": b"", "later/file": b"", "was/later": b""})
+        (root / "was/deep").unlink()
+        (root / "empty").mkdir()
+        updated = tracker.update(taken.files, root, tracker.snapshot(root, taken))
+        assert tracker.snapshot(root, FileSnapshot()).files == taken.files
+        assert updated.files == taken.files
+        assert (root / "link").readlink() == Path("/no/such/place")
+        assert sorted(p.name for p in root.iterdir()) == [
+            *("deleted", "empty", "link", "same", "script", "was")
+        ]
+        assert (root / "same").lstat() == untouched
+
+    def test_a_write_after_an_update_shows(self, tracker: FileTracker, tmp_path: Path) -> None:
+        files = {m.path: m for m in tracker.store_texts([("a", b"1"), ("b", b"1")])}
+        for number in range(30):
+            write(tmp_path / "w", {"a": b"0"})
+            updated = tracker.update(files, tmp_path / "w", FileSnapshot())
+            write(tmp_path / "w", {"a": b"2"})
+            (tmp_path / "w/b").chmod(0o600 + number % 64)
+            changed, _ = tracker.snapshot(tmp_path / "w", updated).changes_since(files)
+            assert [m.path for m in changed] == ["a", "b"]
+
+    def test_an_update_sees_an_edit_of_the_same_size_in_the_same_tick(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "w", {"a": b"0000"})
+        taken = tracker.snapshot(tmp_path / "w", FileSnapshot())
+        for number in range(1, 100):
+            (tmp_path / "w/a").write_bytes(b"%04d" % number)
+            taken = tracker.update(taken.files, tmp_path / "w", taken)
+            assert contents(tmp_path / "w") == {"a": b"0000"}
+
+    def test_an_update_makes_a_folder_that_is_gone(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        files = {m.path: m for m in tracker.store_texts([("a/b", b"1")])}
+        tracker.update(files, tmp_path / "w", FileSnapshot())
+        assert contents(tmp_path / "w") == {"a/b": b"1"}
+
+    def test_an_update_never_follows_a_link(self, tracker: FileTracker, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        write(outside, {"file": b"mine", "other": b"mine"})
+        (tmp_path / "w").mkdir()
+        (tmp_path / "w/out").symlink_to(outside)
+        (tmp_path / "w/file").symlink_to(outside / "other")
+        files = {m.path: m for m in tracker.store_texts([("out/file", b"1"), ("file", b"1")])}
+        tracker.update(files, tmp_path / "w", FileSnapshot())
+        assert contents(outside) == {"file": b"mine", "other": b"mine"}
+        assert contents(tmp_path / "w") == {"out/file": b"1", "file": b"1"}
+        assert not (tmp_path / "w/out").is_symlink()
+
+    def test_an_update_with_a_missing_blob_changes_nothing(
+        self, tracker: FileTracker, tmp_path: Path
+    ) -> None:
+        write(tmp_path / "w", {"a": b"mine", "b/c": b"mine"})
+        files = {m.path: m for m in tracker.store_texts([("a", b"1"), ("z", b"1")])}
+        files["lost"] = FileMemento(path="lost", blob_id=ABSENT, size=1)
+        with pytest.raises(FileTrackingError, match=f"'lost'.*{ABSENT}"):
+            tracker.update(files, tmp_path / "w", FileSnapshot())
+        assert contents(tmp_path / "w") == {"a": b"mine", "b/c": b"mine"}
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name != "store") == ["w"]
+
+    @pytest.mark.parametrize("path", ["../f", "/etc/f", "a/../../f", "a//f", "", "..", "a\0b"])
+    def test_an_update_refuses_paths_that_could_leave_the_folder(
+        self, tracker: FileTracker, tmp_path: Path, path: str
+    ) -> None:
+        write(tmp_path / "w", {"mine": b"1"})
+        [good] = tracker.store_texts([("good", b"1")])
+        bad = FileMemento(path=path, blob_id=good.blob_id, size=1)
+        with pytest.raises(FileTrackingError):
+            tracker.update({"good": good, path: bad}, tmp_path / "w", FileSnapshot())
+        assert contents(tmp_path / "w") == {"mine": b"1"}
+
+    def test_an_update_names_what_is_no_file(self, tracker: FileTracker, tmp_path: Path) -> None:
+        write(tmp_path / "w", {"mine": b"1"})
+        os.mkfifo(tmp_path / "w/queue")
+        [memento] = tracker.store_texts([("good", b"1")])
+        with pytest.raises(FileTrackingError, match="queue"):
+            tracker.update({"good": memento}, tmp_path / "w", FileSnapshot())
+        assert contents(tmp_path / "w") == {"mine": b"1"}
+
 
 class TestLocalFileTracker(FileTrackerContract):
     @pytest.fixture
@@ -301,6 +418,24 @@ class WorkspaceStoreContract:
             folders = set(pool.map(ask, range(8)))
         assert len(folders) == 1
         assert len(contents(folders.pop())) == 9
+
+    def test_how_it_was_made_is_known_once_it_is_made(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        workspace = workspaces.open("e-1", "case", start)
+        assert workspace.strategy is None
+        workspace.path()
+        assert workspace.strategy in ("copy", "reflink")
+
+    def test_what_a_live_process_made_or_has_kept_is_no_orphan(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        made, kept = (workspaces.open(f"e-{n}", "case", start) for n in (1, 2))
+        made.path()
+        kept.path()
+        kept.keep()
+        assert workspaces.clean_orphans(grace_seconds=0) == []
+        assert contents(made.path()) == contents(kept.path()) == {"a": b"1"}
 
     def test_making_and_removing_neighbours_at_once(
         self, workspaces: WorkspaceStore, start: dict[str, FileMemento]

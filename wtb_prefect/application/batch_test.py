@@ -100,7 +100,7 @@ async def run_batch_test(
         # From the ledger: a worker that died had recorded work that no result tells of.
         bodies = max(0, bodies_of(plan.batch_id, session) - before)
         final = close_batch(plan, session, bodies, status)
-        session.workspaces.sweep()
+        session.workspaces.clean_orphans()  # sweeps, too
     return BatchEnd(plan=plan, status=final, node_executions=bodies)
 
 

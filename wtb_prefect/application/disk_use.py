@@ -66,11 +66,12 @@ def disk_use_of(executions: Sequence[Execution], stores: OpenStores, files: int 
     return DiskUse(
         checkpoints=sum(stores.checkpoints.sizes(threads).values()),
         files=files,
-        # A completed execution's folder is gone: what was in it is kept as contents.
+        # Most completed executions' folders are gone: what was in them is kept as contents.
         workspaces=sum(
             stores.workspaces.size(execution.execution_id, label_of(execution))
             for execution in executions
             if execution.status is not ExecutionStatus.COMPLETED
+            or execution.metadata.get("workspace_kept")
         ),
         logs=sum(stores.logs.size(execution.execution_id) for execution in executions),
     )

@@ -22,6 +22,7 @@ from wtb_prefect.application.read_history import read_boundaries
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.run_attempt import batch_terms, counted
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
+from wtb_prefect.application.settle_workspace import is_kept, settle_workspace
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import (
@@ -114,7 +115,10 @@ async def _missing_scores(
     try:
         return await _score(known, prepared, session, workspace)
     finally:
-        workspace.remove()
+        if is_kept(session.project.keep_workspaces, known.status):
+            workspace.keep()
+        else:
+            workspace.remove()
 
 
 def _children(item: WorkItem, trunk: Execution, scope: BatchScope) -> tuple[WorkItem, ...]:
@@ -139,10 +143,12 @@ async def _run(
     if stop.kind is StopKind.COMPLETED and session.evaluators:
         recorder.flush()  # evaluators see every boundary, and may take long
         results = await _score(ended, prepared, session, workspace)
+    policy = session.project.keep_workspaces
+    ended = settle_workspace(ended, workspace, policy)
     _record_end(item, ended, recorder, results, scope, session)
     session.announce(ended)
-    if ended.status is ExecutionStatus.COMPLETED:
-        workspace.remove()  # everything in it is in the blob store; a failed one is kept to look at
+    if not is_kept(policy, ended.status):
+        workspace.remove()
     children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()
     return SegmentOutcome(
         children=children,

@@ -12,7 +12,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from wtb_prefect.application.evaluate import check_evaluator
 from wtb_prefect.application.session import Announce, Session, announce_nothing
 from wtb_prefect.bootstrap.blobs import open_blobs
-from wtb_prefect.bootstrap.stores import open_databases
+from wtb_prefect.bootstrap.stores import open_databases, open_workspaces
 from wtb_prefect.domain.interfaces.remote_calls import RemoteCalls
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectDefinition
@@ -40,7 +40,6 @@ from wtb_prefect.infrastructure.workflow.node_executors import AroundExecutor
 from wtb_prefect.infrastructure.workflow.remote_nodes import RemoteNodes, check_remote
 from wtb_prefect.infrastructure.workflow.result_cache import ResultCache
 from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
-from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
 @contextmanager
@@ -71,14 +70,15 @@ def open_session(
             around=around,
         )
         engine = _engine(project, graph, checkpoints, open_uow, chain)
-        tracker = LocalFileTracker(open_blobs(where), ignored)
+        blobs = open_blobs(where)
+        tracker = LocalFileTracker(blobs, ignored)
         yield Session(
             project=project,
             engine=engine,
             open_uow=open_uow,
             checkpoints=checkpoints,
             tracker=tracker,
-            workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
+            workspaces=open_workspaces(where, blobs, tracker),
             codec=MsgpackCaseCodec(graph.serializer),
             clock=SystemClock(),
             announce=announce,

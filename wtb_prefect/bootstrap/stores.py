@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from wtb_prefect.application.stores import OpenStores
 from wtb_prefect.bootstrap.blobs import open_blobs
 from wtb_prefect.bootstrap.ledger import open_database
+from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
@@ -19,6 +20,9 @@ from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
+
+# What nodes may expect to be there, also when it is empty.
+_STANDING = ("inputs", "outputs")
 
 
 @contextmanager
@@ -38,6 +42,15 @@ def open_databases(
         yield database, checkpoints
 
 
+def open_workspaces(
+    where: ProjectLocations, blobs: BlobStore, tracker: LocalFileTracker
+) -> FolderWorkspaces:
+    """The workspaces of a project, with the folders that its base workspace has for them."""
+    base = where.workspace
+    standing = [name for name in _STANDING if base is not None and (base / name).is_dir()]
+    return FolderWorkspaces(where.output_dir / "workspaces", tracker, blobs.strategy, standing)
+
+
 @contextmanager
 def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
     """Ledger, checkpoints, workspaces and logs; closes what it opened.
@@ -45,12 +58,13 @@ def open_stores(where: ProjectLocations) -> Iterator[OpenStores]:
     Raises:
         LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
     """
-    tracker = LocalFileTracker(open_blobs(where))
+    blobs = open_blobs(where)
+    tracker = LocalFileTracker(blobs)
     with open_databases(where) as (database, checkpoints):
         yield OpenStores(
             open_uow=partial(SqlAlchemyUnitOfWork, database),
             checkpoints=checkpoints,
-            workspaces=FolderWorkspaces(where.output_dir / "workspaces", tracker),
+            workspaces=open_workspaces(where, blobs, tracker),
             logs=CellLogs(where.output_dir / "logs"),
             clock=SystemClock(),
         )

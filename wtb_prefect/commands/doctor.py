@@ -23,6 +23,7 @@ from rich.text import Text
 
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project
+from wtb_prefect.infrastructure.file_tracking.file_system import copy_strategy
 from wtb_prefect.terminal import make_table
 
 ANSWER_SECONDS = 2.0
@@ -152,6 +153,9 @@ def _place(folder: Path) -> Iterator[Check]:
             yield Check("output folder", "ok", str(folder), "writable")
     except OSError as exc:
         yield Check("output folder", "broken", str(folder), f"not writable: {exc}")
+    how = copy_strategy(there, there)
+    note = "large files cost nothing" if how == "reflink" else "the file system has no clones"
+    yield Check("workspaces made by", "ok", how, note)
     free = shutil.disk_usage(there).free
     status = "broken" if free < NO_DISK else "warning" if free < LOW_DISK else "ok"
     yield Check("free disk", status, f"{free / (1 << 30):.1f} GB")

@@ -53,6 +53,8 @@ ALWAYS_IGNORED = ("__pycache__/",)
 
 KeepCheckpoints = Literal["all", "last"]
 KEEP_CHECKPOINTS: tuple[KeepCheckpoints, ...] = get_args(KeepCheckpoints)
+KeepWorkspaces = Literal["failed", "always", "never"]
+KEEP_WORKSPACES: tuple[KeepWorkspaces, ...] = get_args(KeepWorkspaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class ProjectDefinition:
     transient: tuple[type[BaseException], ...] = ()
     keep_checkpoints: KeepCheckpoints = "all"
     ignore_files: tuple[str, ...] = ()
+    keep_workspaces: KeepWorkspaces = "failed"
 
     @property
     def workflow_id(self) -> str:

@@ -12,7 +12,9 @@ from wtb_prefect.domain.identifiers import valid_name
 from wtb_prefect.domain.node_result import CachedNode
 from wtb_prefect.domain.project import (
     KEEP_CHECKPOINTS,
+    KEEP_WORKSPACES,
     KeepCheckpoints,
+    KeepWorkspaces,
     ProjectDefinition,
     ProjectLocations,
 )
@@ -52,6 +54,8 @@ class WorkflowProject:
             `.wtbignore` in the base workspace adds more.
         blob_url: where contents of files are kept, if not below `output_dir`: a URL that fsspec
             knows, `s3://bucket/prefix` for example. Credentials come from the environment.
+        keep_workspaces: whose folders stay when they end: `"failed"` (paused ones too), `"always"`
+            or `"never"`. Whichever it is, all files are in the blob store.
 
     Example:
         ```python
@@ -81,6 +85,7 @@ class WorkflowProject:
         keep_checkpoints: KeepCheckpoints = "all",
         ignore_files: Sequence[str] = (),
         blob_url: str | None = None,
+        keep_workspaces: KeepWorkspaces = "failed",
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -106,6 +111,9 @@ class WorkflowProject:
             raise InvalidInputError(f"ignore_files is a list of patterns: [{ignore_files!r}]")
         self._ignore_files = tuple(ignore_files)
         self._blob_url = None if blob_url is None else _checked_url(blob_url)
+        if keep_workspaces not in KEEP_WORKSPACES:
+            raise NotFoundError("value of keep_workspaces", str(keep_workspaces), KEEP_WORKSPACES)
+        self._keep_workspaces: KeepWorkspaces = keep_workspaces
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -344,6 +352,7 @@ class WorkflowProject:
             transient=self._transient,
             keep_checkpoints=self._keep_checkpoints,
             ignore_files=self._ignore_files,
+            keep_workspaces=self._keep_workspaces,
         )
 
 

@@ -33,7 +33,7 @@ class BlobStore(Protocol):
         """The bytes. Raises `FileTrackingError` naming the blob if missing or damaged."""
         ...
 
-    def copy_to(self, blob_id: BlobId, target: Path) -> None:
+    def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
         """Writes the bytes to a new file, verifying the hash while copying.
 
         Raises `FileTrackingError` naming the blob if it is missing or damaged; then `target` does
@@ -42,6 +42,10 @@ class BlobStore(Protocol):
         ...
 
     def exists(self, blob_id: BlobId) -> bool: ...
+
+    def strategy(self, folder: Path) -> str:
+        """How `copy_to` gets large files into a folder: `copy`, or what the file system has."""
+        ...
 
     def stored(self) -> Iterator[StoredBlob]:
         """The blobs that are flushed, in no order; others may come and go meanwhile."""
@@ -105,6 +109,20 @@ class FileTracker(Protocol):
         Folders left empty by a removal go too; nothing is written through a symbolic link. Raises
         `FileTrackingError`: a blob is missing or damaged, a path would leave `root`, or something
         else is in the way. `root` may then hold a part of the change.
+        """
+        ...
+
+    def update(
+        self, files: Mapping[str, FileMemento], root: Path, previous: FileSnapshot
+    ) -> FileSnapshot:
+        """Makes an existing folder hold exactly these files; gives the snapshot of it.
+
+        `previous` is the last snapshot of `root`; an empty one if there is none. Later files go,
+        and folders left empty by that; deleted ones come back. Only what differs is written, after
+        every blob it needs was checked. Nothing is written through a symbolic link.
+
+        Raises `FileTrackingError`: a blob is missing or damaged (naming the file too), a path would
+        leave `root`, or something in it is neither file, folder nor link. `root` is as it was then.
         """
         ...
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 
+ORPHAN_SECONDS = 3600.0
+
 
 class Workspace(Protocol):
     """One execution's own folder, made on first use.
@@ -25,6 +27,11 @@ class Workspace(Protocol):
         """Whether `path()` has been called."""
         ...
 
+    @property
+    def strategy(self) -> str | None:
+        """How the folder was made (`copy`, `reflink`); None while it is not."""
+        ...
+
     def replay(
         self,
         changed: Iterable[FileMemento],
@@ -40,6 +47,10 @@ class Workspace(Protocol):
 
     def snapshot(self) -> FileSnapshot | None:
         """What the folder holds now, its blobs durable; None while it is not made."""
+        ...
+
+    def keep(self) -> None:
+        """Leaves the folder to people: from now on it is no orphan, whoever ends."""
         ...
 
     def remove(self) -> None:
@@ -64,4 +75,12 @@ class WorkspaceStore(Protocol):
 
     def sweep(self) -> None:
         """Deletes what removed workspaces left; called when no more are made for a while."""
+        ...
+
+    def clean_orphans(self, grace_seconds: float = ORPHAN_SECONDS) -> list[Path]:
+        """Removes workspaces whose process has died without removing or keeping them.
+
+        Only those of this host, and only where nothing was written for the grace period. Gives the
+        folders; nothing that is needed to go on is in them, only in the ledger and the blob store.
+        """
         ...

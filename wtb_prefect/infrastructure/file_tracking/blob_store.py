@@ -16,6 +16,12 @@ from pathlib import Path
 from wtb_prefect.domain.file_processing import Leftovers, StoredBlob
 from wtb_prefect.domain.identifiers import BlobId, digest
 from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.file_tracking.file_system import (
+    Cloner,
+    CopyStrategy,
+    FileSystemSync,
+    copy_strategy,
+)
 from wtb_prefect.infrastructure.file_tracking.hashed_copy import (
     BLOB_ID,
     CHUNK,
@@ -28,6 +34,9 @@ from wtb_prefect.infrastructure.file_tracking.hashed_copy import (
     write_all,
 )
 from wtb_prefect.infrastructure.file_tracking.store_lock import StoreLock
+
+# From how many files on one sync of the file system is cheaper than one of each file.
+_MANY = 64
 
 
 class LocalBlobStore:
@@ -53,7 +62,9 @@ class LocalBlobStore:
         self._pending: dict[BlobId, str | None] = {}
         self._durable: set[BlobId] = set()
         self._mine = PutByThisThread()
+        self._cloner = Cloner()
         self._make_folders()
+        self._whole = FileSystemSync(self._temporary)
 
     def put_file(self, source: Path) -> tuple[BlobId, int]:
         """Stores a regular file's bytes; a symbolic link is refused, not followed.
@@ -114,13 +125,16 @@ class LocalBlobStore:
         verify(blob_id, hashlib.sha256(data).hexdigest())
         return data
 
-    def copy_to(self, blob_id: BlobId, target: Path) -> None:
-        """Writes the bytes to a new file, verifying the hash while copying."""
+    def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
+        """Writes the bytes to a new file, verifying the hash while copying.
+
+        A clone is verified by its own bytes: those of the blob may have changed meanwhile.
+        """
         fd = self._open(blob_id)
         try:
             copy = os.open(target, NEW, 0o666)
             try:
-                verify(blob_id, copy_bytes(fd, copy)[0])
+                verify(blob_id, self._copied(fd, copy))
             except BaseException:  # whatever happened: half a file must not stay
                 os.unlink(target)
                 raise
@@ -132,6 +146,24 @@ class LocalBlobStore:
             ) from exc
         finally:
             os.close(fd)
+
+    def strategy(self, folder: Path) -> CopyStrategy:
+        """How `copy_to` gets large files into a folder: as clones, if the file system has them."""
+        return copy_strategy(Path(self._temporary), folder)
+
+    def _copied(self, source: int, target: int) -> str:
+        """The hash of what the target holds now.
+
+        A clone's bytes are read from the disk, a copy's from memory: on XFS 10,000 clones of 10 KB
+        took 1.9 s, copies 0.7 s.
+        """
+        is_large = os.fstat(source).st_size >= CHUNK
+        if not (is_large and self._cloner.clone(source, target)):
+            return copy_bytes(source, target)[0]
+        hasher = hashlib.sha256()
+        for data in chunks(target):
+            hasher.update(data)
+        return hasher.hexdigest()
 
     def exists(self, blob_id: BlobId) -> bool:
         """Whether the blob has its name (its bytes are not looked at)."""
@@ -312,10 +344,13 @@ class LocalBlobStore:
         written = {blob_id: name for blob_id, name in batch.items() if name is not None}
         unnamed = set(written.values())
         try:
-            for name in unnamed:
-                _start_writing(name)
-            for name in unnamed:
-                _sync(name)
+            if self._whole.is_safe and len(unnamed) >= _MANY:
+                self._whole.sync()
+            else:
+                for name in unnamed:
+                    _start_writing(name)
+                for name in unnamed:
+                    _sync(name)
             with self._removal.shared():
                 for blob_id, name in written.items():
                     os.rename(name, self._path(blob_id))

@@ -118,7 +118,7 @@ class FsspecBlobStore:
         verify(blob_id, hashlib.sha256(data).hexdigest())
         return data
 
-    def copy_to(self, blob_id: BlobId, target: Path) -> None:
+    def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
         """Writes the bytes to a new file, verifying the hash while copying."""
         pieces = self._pieces(blob_id)
         first = next(pieces)  # a missing blob leaves no file
@@ -140,6 +140,10 @@ class FsspecBlobStore:
             raise FileTrackingError(
                 f"cannot copy blob {blob_id} to {str(target)!r}: {exc}"
             ) from exc
+
+    def strategy(self, folder: Path) -> str:
+        """Contents come from elsewhere: there is nothing to clone."""
+        return "copy"
 
     def exists(self, blob_id: BlobId) -> bool:
         """Whether the blob has its name, be it in the trash."""

@@ -15,7 +15,7 @@ CHUNK = 1 << 20
 BLOB_ID = re.compile(r"[0-9a-f]{64}")
 # O_NONBLOCK: a FIFO put in a file's place must not hang the open.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class PutByThisThread(threading.local):

@@ -11,12 +11,15 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot, StatSignature
 from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.file_tracking.hash_only import HashOnly
 from wtb_prefect.infrastructure.file_tracking.ignored_files import IgnoredFiles, folders_of
+from wtb_prefect.infrastructure.file_tracking.swap import HALF_CHANGED, exchange, refuse_collisions
 
 _PERMISSIONS = 0o777
 # How much older than a snapshot a file's mtime must be for its signature to be trusted. The kernel
@@ -29,6 +32,13 @@ _MICROSECOND_NS = 1_000
 # any write shows, even one in the same tick.
 _SETTLED_NS = 4_000_000_000
 _STAGING_TRIES = 100
+
+
+class _Stores(Protocol):
+    """Where a scan puts what it finds."""
+
+    def put_file(self, source: Path) -> tuple[BlobId, int]: ...
+    def put_bytes(self, data: bytes) -> BlobId: ...
 
 
 class LocalFileTracker:
@@ -107,6 +117,40 @@ class LocalFileTracker:
             raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
         return FileSnapshot(files=files, stats=stats, taken_ns=previous.taken_ns)
 
+    def update(
+        self, files: Mapping[str, FileMemento], root: Path, previous: FileSnapshot
+    ) -> FileSnapshot:
+        """Stages what differs beside `root`, then moves it in; taken back if a move fails.
+
+        A process that is killed meanwhile leaves the folder between the two, and what it held in
+        `.updating-...` beside it.
+        """
+        _checked_folders(files)
+        base = os.path.abspath(root)
+        scan = _Scan(HashOnly(), previous, time.time_ns(), self._ignored)
+        staging = ""
+        try:
+            scan.folder(base)
+            held = scan.result()
+            wanted = [m for m in files.values() if not _is_held(m, held)]
+            extra = [path for path in held.files if path not in files]
+            if not wanted and not extra:
+                return FileSnapshot(files=dict(files), stats=held.stats, taken_ns=held.taken_ns)
+            staging = _make_staging(os.path.dirname(base), ".updating-")
+            refuse_collisions(files, staging)
+            for number, memento in enumerate(wanted):
+                self._write(memento, f"{staging}/{number}", held.taken_ns - _SETTLED_NS)
+            found = exchange(base, staging, extra, [memento.path for memento in wanted])
+        except OSError as exc:
+            raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
+        finally:
+            with contextlib.suppress(OSError):  # what cannot be cleared away is no failure
+                if staging and not os.path.lexists(f"{staging}/{HALF_CHANGED}"):
+                    shutil.rmtree(staging)
+        stats = {path: held.stats[path] for path in files if path not in found}
+        stats.update((path, _signature(entry)) for path, entry in found.items())
+        return FileSnapshot(files=dict(files), stats=stats, taken_ns=held.taken_ns)
+
     def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
         """Stores given contents as durable blobs and returns their mementos (for case files)."""
         contents = dict(files)
@@ -139,10 +183,13 @@ class LocalFileTracker:
         return _signature(os.lstat(target))  # renaming changes the ctime
 
     def _write(self, memento: FileMemento, target: str, mtime_ns: int) -> StatSignature:
-        if memento.is_symlink:
-            self._write_link(memento, target)
-        else:
-            self._blobs.copy_to(memento.blob_id, Path(target))
+        try:
+            if memento.is_symlink:
+                self._write_link(memento, target)
+            else:
+                self._blobs.copy_to(memento.blob_id, target)
+        except FileTrackingError as exc:
+            raise FileTrackingError(f"{memento.path!r} cannot be restored: {exc}") from exc
         os.utime(target, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
         found = os.lstat(target)
         if found.st_size != memento.size:
@@ -167,7 +214,7 @@ class _Scan:
     """One walk over a folder: reuses what `previous` knows, stores the rest."""
 
     def __init__(
-        self, blobs: BlobStore, previous: FileSnapshot, taken_ns: int, ignored: IgnoredFiles
+        self, blobs: _Stores, previous: FileSnapshot, taken_ns: int, ignored: IgnoredFiles
     ) -> None:
         self._ignored = ignored
         self._blobs = blobs
@@ -293,6 +340,13 @@ def _signature(found: os.stat_result) -> StatSignature:
     return StatSignature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
 
+def _is_held(wanted: FileMemento, held: FileSnapshot) -> bool:
+    found = held.files.get(wanted.path)
+    if found is None or not (wanted.is_symlink and found.is_symlink):
+        return found == wanted
+    return found.blob_id == wanted.blob_id  # a link has no mode of its own
+
+
 def _check_path(path: str) -> None:
     """Refuses a path that is not plainly below its root, or that no other system could name."""
     if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
@@ -360,9 +414,9 @@ def _make_folders(root: str, path: str) -> None:
             raise FileTrackingError(f"{folder!r} is in the way of {path!r}: it is no folder")
 
 
-def _make_staging(parent: str) -> str:
+def _make_staging(parent: str, prefix: str = ".restoring-") -> str:
     """An empty folder in `parent`, which another thread may be removing because it is empty."""
-    staging = f"{parent}/.restoring-{secrets.token_hex(8)}"
+    staging = f"{parent}/{prefix}{secrets.token_hex(8)}"
     for attempt in range(_STAGING_TRIES):
         try:
             os.makedirs(parent, exist_ok=True)

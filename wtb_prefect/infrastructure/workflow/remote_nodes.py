@@ -174,6 +174,7 @@ class _FolderHere:
     """The workspace of an execution that another process runs: its folder, nothing more."""
 
     is_made = True
+    strategy: str | None = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -186,6 +187,9 @@ class _FolderHere:
 
     def snapshot(self) -> FileSnapshot | None:
         return None
+
+    def keep(self) -> None:
+        """Whoever made the folder keeps it."""
 
     def remove(self) -> None:
         """Whoever made the folder removes it."""

@@ -10,12 +10,16 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
+from wtb_prefect.domain.interfaces.workspace import ORPHAN_SECONDS
 from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.processes import is_alive
+from wtb_prefect.infrastructure.workspace.owners import WorkspaceOwners
 
 _ASIDE = ".removed"
 _ROOMY_BYTES = 2 * 1024**3
@@ -29,19 +33,52 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>]')
 
 
 class FolderWorkspaces:
-    """A `WorkspaceStore`: `<root>/<label>-<end of the execution id>`."""
+    """A `WorkspaceStore`: `<root>/<label>-<end of the execution id>`.
 
-    def __init__(self, root: Path, tracker: FileTracker) -> None:
+    `strategy` tells how the tracker fills a folder below a given one. `standing` are folders that
+    every workspace has, also empty: the tracker remembers files only.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        tracker: FileTracker,
+        strategy: Callable[[Path], str] = lambda _: "copy",
+        standing: Sequence[str] = (),
+    ) -> None:
         self._root = Path(os.path.abspath(root))
-        self._tracker = tracker
+        self.tracker = tracker
+        self._find_strategy = strategy
+        self._standing = tuple(standing)
+        # Beside the root: what runs in a workspace sees nothing but workspaces around it.
+        self._owners = WorkspaceOwners(
+            self._root, self._root.with_name(f"{self._root.name}-owners")
+        )
+
+    @cached_property
+    def strategy(self) -> str:
+        """How workspaces are made here; found out once."""
+        return self._find_strategy(self._root)
 
     def open(
         self, execution_id: str, label: str, start: Mapping[str, FileMemento]
     ) -> FolderWorkspace:
         """The workspace of an execution; nothing is made before it asks for its path."""
-        return FolderWorkspace(
-            self._root, self._root / folder_of(label, execution_id), self._tracker, start
-        )
+        return FolderWorkspace(self, self._root / folder_of(label, execution_id), start)
+
+    def fill(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot:
+        """Makes a workspace, in place of one from an earlier attempt."""
+        self._owners.claim(folder)
+        _delete(folder)
+        snapshot = self.tracker.restore(start, folder)
+        self.stand(folder)
+        return snapshot
+
+    def stand(self, folder: Path) -> None:
+        """Makes the folders that every workspace has."""
+        for name in self._standing:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder / name)
 
     def size(self, execution_id: str, label: str) -> int:
         """See `WorkspaceStore.size`; links count as themselves."""
@@ -58,16 +95,62 @@ class FolderWorkspaces:
         for found in self._root.glob(f"{_ASIDE}-*"):
             _delete(found)
 
+    def clean_orphans(self, grace_seconds: float = ORPHAN_SECONDS) -> list[Path]:
+        """See `WorkspaceStore.clean_orphans`."""
+        cleaned = []
+        for folder, owner in self._owners.claims():
+            if is_alive(owner) or time.time() - _last_written(folder) < grace_seconds:
+                continue
+            with self._owners.locked():
+                if self._owners.owner_of(folder) != owner:
+                    continue  # somebody goes on with it just now
+                there = os.path.lexists(folder)
+                self.put_away(folder)
+            if there:
+                cleaned.append(folder)
+        self.sweep()
+        return cleaned
+
+    def put_away(self, folder: Path) -> None:
+        """Puts a workspace aside for `sweep`, with parents left empty."""
+        if os.path.lexists(folder):
+            self._put_aside(folder)
+        self._owners.release(folder)
+        for parent in folder.parents:
+            if parent == self._root:
+                return
+            try:
+                os.rmdir(parent)
+            except OSError:  # not empty, or gone: the parents above are not ours to remove either
+                return
+
+    def _put_aside(self, folder: Path) -> None:
+        aside = self._root / _ASIDE / f"{folder.name}-{time.time_ns()}"
+        try:
+            if shutil.disk_usage(self._root).free > _ROOMY_BYTES:
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(aside)
+                return
+        except OSError:
+            # Read-only, deleted by the workflow itself, or swept by another process just now:
+            # deleting knows what to do.
+            pass
+        _delete(folder)
+
+    def let_go(self, folder: Path) -> None:
+        """The workspace is no orphan, whoever ends."""
+        self._owners.release(folder)
+
 
 class FolderWorkspace:
     """A `Workspace`: a folder that holds the starting files once it is asked for."""
 
     def __init__(
-        self, root: Path, folder: Path, tracker: FileTracker, start: Mapping[str, FileMemento]
+        self, store: FolderWorkspaces, folder: Path, start: Mapping[str, FileMemento]
     ) -> None:
-        self._root = root
+        self._store = store
         self._folder = folder
-        self._tracker = tracker
+        self._tracker = store.tracker
         self._start = start
         self._last: FileSnapshot | None = None
         self._lock = threading.Lock()
@@ -76,14 +159,18 @@ class FolderWorkspace:
         """The folder; the first call makes it, in place of one from an earlier attempt."""
         with self._lock:
             if self._last is None:
-                _delete(self._folder)
-                self._last = self._tracker.restore(self._start, self._folder)
+                self._last = self._store.fill(self._folder, self._start)
         return self._folder
 
     @property
     def is_made(self) -> bool:
         """Whether `path()` has been called."""
         return self._last is not None
+
+    @property
+    def strategy(self) -> str | None:
+        """See `Workspace.strategy`."""
+        return self._store.strategy if self.is_made else None
 
     def replay(
         self,
@@ -97,6 +184,7 @@ class FolderWorkspace:
                 self._start = after
             else:
                 self._last = self._tracker.apply(changed, removed, self._folder, self._last)
+                self._store.stand(self._folder)
 
     def snapshot(self) -> FileSnapshot | None:
         """What the folder holds now; a folder that the workflow deleted holds nothing."""
@@ -104,6 +192,10 @@ class FolderWorkspace:
             if self._last is not None:
                 self._last = self._tracker.snapshot(self._folder, self._last)
             return self._last
+
+    def keep(self) -> None:
+        """See `Workspace.keep`."""
+        self._store.let_go(self._folder)
 
     def remove(self) -> None:
         """Puts the folder aside (also one from an earlier attempt), with parents left empty.
@@ -113,29 +205,8 @@ class FolderWorkspace:
         the disk is nearly full it is deleted at once.
         """
         with self._lock:
-            if os.path.lexists(self._folder):
-                self._put_aside()
+            self._store.put_away(self._folder)
             self._last = None
-        for parent in self._folder.parents:
-            if parent == self._root:
-                return
-            try:
-                os.rmdir(parent)
-            except OSError:  # not empty, or gone: the parents above are not ours to remove either
-                return
-
-    def _put_aside(self) -> None:
-        aside = self._root / _ASIDE / f"{self._folder.name}-{time.time_ns()}"
-        try:
-            if shutil.disk_usage(self._root).free > _ROOMY_BYTES:
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                self._folder.rename(aside)
-                return
-        except OSError:
-            # Read-only, deleted by the workflow itself, or swept by another process just now:
-            # deleting knows what to do.
-            pass
-        _delete(self._folder)
 
 
 def folder_of(label: str, execution_id: str) -> Path:
@@ -152,6 +223,22 @@ def _size(folder: Path) -> int:
             with contextlib.suppress(FileNotFoundError):  # a workflow may be at work there
                 total += os.lstat(os.path.join(parent, name)).st_size
     return total
+
+
+def _last_written(folder: Path) -> float:
+    """When something in a folder was last changed; links count as themselves. 0 if it is gone.
+
+    Restored files have times of the past, so their ctime counts too.
+    """
+    latest = 0.0
+    paths = [str(folder)]
+    for parent, folders, names in os.walk(folder):
+        paths += (os.path.join(parent, name) for name in (*folders, *names))
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(path)
+            latest = max(latest, found.st_mtime, found.st_ctime)
+    return latest
 
 
 def _safe(part: str, limit: int) -> str:
