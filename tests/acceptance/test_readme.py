@@ -51,6 +51,44 @@ def test_the_first_five_minutes(tmp_path: Path) -> None:
     assert "216 new" in outputs["plan"]
 
 
+@pytest.mark.timeout(280)
+def test_going_back_in_time(tmp_path: Path) -> None:
+    """The commands of the section, in its order, on a fresh starter project."""
+    wtb(tmp_path, "wtb init my-bench")
+    folder = tmp_path / "my-bench"
+    execution = checkpoint = ""
+    outputs = {}
+    for command in commands("Go back in time"):
+        line = command.replace("EXECUTION", execution).replace("CHECKPOINT", checkpoint)
+        done = wtb(folder, line, ends=(0, 5))
+        outputs[command.split()[1]] = done
+        if command.startswith("wtb run"):
+            assert "paused before rerank" in done
+            execution = done.split()[1].rstrip(":")
+        if command.startswith("wtb history"):
+            # The last but one: after rerank, before answer.
+            checkpoint = re.findall(r"[0-9a-f-]{36}", done)[-2]
+    assert f"{execution}: completed" in outputs["resume"]
+    assert f"{execution}: paused before retrieve" in outputs["rollback"]
+    assert "completed" in outputs["branch"]
+    assert (folder / "files-then" / "corpus").is_dir()
+
+
+def wtb(folder: Path, command: str, ends: tuple[int, ...] = (0,)) -> str:
+    """What a command printed."""
+    done = subprocess.run(
+        shlex.split(command),
+        check=False,
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in ends, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def test_the_two_commands_are_make_targets() -> None:
     """`make demo` and `make test` exist, and CI runs README's test command."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from wtb_prefect.application.drive_execution import Controller, audit, controlled, remove_workspace
+from wtb_prefect.application.drive_execution import Controller, audit, controlled
 from wtb_prefect.application.session import Session
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.execution_control import ControlRequest, Move, check_move
@@ -55,10 +55,7 @@ async def stop_execution(
             uow.executions.save(known)
             uow.audit_log.append(audit(known, known.status, session))
         uow.commit()
-    if is_live:
-        return await _until_left(execution_id, session, by, wait)
-    remove_workspace(known, session)
-    return known
+    return await _until_left(execution_id, session, by, wait) if is_live else known
 
 
 async def _until_left(

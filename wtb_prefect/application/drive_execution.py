@@ -12,7 +12,7 @@ from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.application.begin_segment import Begin
 from wtb_prefect.application.run_attempt import Attempt, Terms, counted
 from wtb_prefect.application.session import Session
-from wtb_prefect.application.workspace_label import label_of
+from wtb_prefect.application.settle_workspace import is_kept, settle_workspace
 from wtb_prefect.domain.batch_test import Case, Owner
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.execution_control import (
@@ -103,7 +103,7 @@ async def drive(begin: Begin, control: ExecutionControl, how: Drive, session: Se
         _give_back(control, exc, session)
         raise
     session.announce(ended)
-    if ended.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
+    if not is_kept(session.project.keep_workspaces, ended.status):
         attempt.workspace.remove()
         session.workspaces.sweep()
     return ended
@@ -122,6 +122,7 @@ def _record_end(attempt: Attempt, control: ExecutionControl, session: Session) -
         if stopped and ended.status is not ExecutionStatus.FAILED:
             # Also where the last node was running: who asked was told that it will be cancelled.
             ended = replace(ended, status=ExecutionStatus.CANCELLED)
+        ended = settle_workspace(ended, attempt.workspace, session.project.keep_workspaces)
         uow.executions.save(ended)
         uow.execution_controls.save(replace(control, owner=None, asked=None))
         uow.audit_log.append(audit(ended, ended.status, session, next=list(ended.next_nodes)))
@@ -153,9 +154,3 @@ def audit(execution: Execution, action: str, session: Session, **details: Any) -
         subject=execution.execution_id,
         details=details,
     )
-
-
-def remove_workspace(execution: Execution, session: Session) -> None:
-    """Takes away what an execution that goes nowhere any more left in its folder."""
-    session.workspaces.open(execution.execution_id, label_of(execution), {}).remove()
-    session.workspaces.sweep()

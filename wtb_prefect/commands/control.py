@@ -11,11 +11,11 @@ from typing import Any
 
 from wtb_prefect import terminal
 from wtb_prefect.application.read_history import read_history
-from wtb_prefect.commands.look import find_checkpoint, need_ledger
+from wtb_prefect.commands.look import find_any_checkpoint, need_ledger
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project, load_project
 from wtb_prefect.domain.execution import ExecutionStatus
-from wtb_prefect.errors import InvalidInputError, NotFoundError
+from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.sdk.run_result import RunResult
 from wtb_prefect.sdk.test_bench import TestBench
 
@@ -120,16 +120,7 @@ def _checkpoint(args: Namespace, execution_id: str) -> str:
     """A checkpoint behind an execution, or that it left behind, by its id or how that begins."""
     with need_ledger(find_project(args.project)) as open_uow:
         history = read_history(open_uow, execution_id)
-        try:
-            return find_checkpoint(history, args.checkpoint).checkpoint_id
-        except NotFoundError:
-            with open_uow() as uow:
-                execution = uow.executions.get(execution_id)
-            for left in execution.metadata.get("abandoned", []) if execution else []:
-                for point in read_history(open_uow, left).checkpoints:
-                    if point.checkpoint_id.startswith(args.checkpoint):
-                        return point.checkpoint_id
-            raise
+        return find_any_checkpoint(open_uow, history, args.checkpoint)
 
 
 def _variants(args: Namespace) -> dict[str, str]:

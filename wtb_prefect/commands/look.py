@@ -147,13 +147,15 @@ def state(args: Namespace, out: Output) -> int:
     project = load_project(args.project)
     with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
+        at, other = (
+            None if asked is None else find_any_checkpoint(open_uow, found, asked)
+            for asked in (args.at, args.diff)
+        )
     # The bench brings LangGraph along, which only this command needs for looking.
     from wtb_prefect.sdk.test_bench import TestBench  # noqa: PLC0415
 
-    at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
     with TestBench(project) as bench:
         if args.diff is not None:
-            other = find_checkpoint(found, args.diff).checkpoint_id
             return _show_state_difference(bench.diff(found.execution_id, other, at).state, out)
         values = bench.state(found.execution_id, at)
     for key, value in values.items():
@@ -176,10 +178,10 @@ def files(args: Namespace, out: Output) -> int:
     """The files of an execution now, or at a checkpoint."""
     with need_ledger(find_project(args.project)) as open_uow:
         found = _history(open_uow, args)
-        at = None if args.at is None else find_checkpoint(found, args.at).checkpoint_id
+        at = None if args.at is None else find_any_checkpoint(open_uow, found, args.at)
         tree = read_files(open_uow, found.execution_id, at)
         if args.diff is not None:
-            other = find_checkpoint(found, args.diff).checkpoint_id
+            other = find_any_checkpoint(open_uow, found, args.diff)
             before = read_files(open_uow, found.execution_id, other)
             return _show_file_difference(compare_files(before, tree), out)
     if args.restore_to is not None:
@@ -281,6 +283,20 @@ def find_checkpoint(found: ExecutionHistory, asked: str) -> Checkpoint:
         kind = f"checkpoint of execution {found.execution_id}"
         raise NotFoundError(kind, asked, [c.checkpoint_id for c in found.checkpoints])
     return begun[0]
+
+
+def find_any_checkpoint(open_uow: OpenUnitOfWork, found: ExecutionHistory, asked: str) -> str:
+    """The same, also of what the execution left behind when it was rolled back; gives the id."""
+    try:
+        return find_checkpoint(found, asked).checkpoint_id
+    except NotFoundError:
+        with open_uow() as uow:
+            execution = uow.executions.get(found.execution_id)
+        for kept_id in execution.metadata.get("abandoned", []) if execution else []:
+            for point in read_history(open_uow, kept_id).checkpoints:
+                if asked and point.checkpoint_id.startswith(asked):
+                    return point.checkpoint_id
+        raise
 
 
 def _owner_alive(batch: BatchTest) -> bool | None:
