@@ -81,9 +81,7 @@ def test_the_grace_period_begins_with_the_last_write(
     assert left.exists()
 
 
-@pytest.mark.parametrize(
-    "change", [{"host": "elsewhere"}, {"workspace": "../store"}, {"pid": []}]
-)
+@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"workspace": "../store"}, {"pid": []}])
 def test_what_is_of_another_host_or_makes_no_sense_is_left_alone(
     left: Path, workspaces: FolderWorkspaces, change: dict[str, object]
 ) -> None:
