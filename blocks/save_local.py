@@ -2,16 +2,21 @@
 
 from pydantic import SecretStr
 
-from wtb_prefect import WtbCheckpointStore
+from wtb_prefect import WtbCheckpointStore, WtbFileTracker, WtbWorkspace
 
 NAME = "local"
 
 
 def main() -> None:
     """Saves, or replaces, the block documents named `local`."""
-    store = WtbCheckpointStore(database_url=SecretStr("sqlite:///.wtb/wtb-checkpoints.db"))
-    store.save(NAME, overwrite=True)
-    print(f"saved {WtbCheckpointStore.get_block_type_slug()}/{NAME}")
+    blocks = (
+        WtbCheckpointStore(database_url=SecretStr("sqlite:///.wtb/wtb-checkpoints.db")),
+        WtbFileTracker(blob_folder=".wtb/outputs/blobs"),
+        WtbWorkspace(folder=".wtb/outputs/workspaces"),
+    )
+    for block in blocks:
+        block.save(NAME, overwrite=True)
+        print(f"saved {block.get_block_type_slug()}/{NAME}")
 
 
 if __name__ == "__main__":

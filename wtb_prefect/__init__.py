@@ -30,9 +30,14 @@ _EXPORTS = {
     "WTBError": "wtb_prefect.errors",
     "WorkflowProject": "wtb_prefect.sdk.workflow_project",
     "WtbCheckpointStore": "wtb_prefect.api.blocks",
+    "WtbFileTracker": "wtb_prefect.api.blocks",
+    "WtbWorkspace": "wtb_prefect.api.blocks",
     "batch_test": "wtb_prefect.api.flows",
     "collect_garbage": "wtb_prefect.api.garbage",
+    "commit_files": "wtb_prefect.api.file_tasks",
     "current_workspace": "wtb_prefect.infrastructure.workflow.body_context",
+    "fork_workspace": "wtb_prefect.api.file_tasks",
+    "restore_files": "wtb_prefect.api.file_tasks",
 }
 
 

@@ -1,7 +1,8 @@
-"""The block type, by Prefect's own standard and in use."""
+"""The block types, by Prefect's own standard and in use."""
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr
 
-from wtb_prefect import WtbCheckpointStore
+from wtb_prefect import WtbCheckpointStore, WtbFileTracker, WtbWorkspace
 from wtb_prefect.errors import InvalidInputError
 
 
 class TestBlockStandards(BlockStandardTestSuite):
     """Description, documentation, field descriptions and example, as Prefect checks its own."""
 
-    @pytest.fixture
-    def block(self) -> type[Block]:
-        return WtbCheckpointStore
+    @pytest.fixture(params=[WtbCheckpointStore, WtbFileTracker, WtbWorkspace])
+    def block(self, request: pytest.FixtureRequest) -> type[Block]:
+        found: type[Block] = request.param
+        return found
 
     def test_has_a_valid_image(self, block: type[Block]) -> None:
         """Prefect's check downloads the logo; this block has none, and tests run offline."""
@@ -30,7 +32,10 @@ class TestBlockStandards(BlockStandardTestSuite):
 def test_prefect_finds_the_block_through_the_entry_point() -> None:
     """The entry point names the module that defines the block."""
     [found] = entry_points(group="prefect.collections", name="wtb_prefect")
-    assert found.load().WtbCheckpointStore is WtbCheckpointStore
+    module = found.load()
+    assert module.WtbCheckpointStore is WtbCheckpointStore
+    assert module.WtbFileTracker is WtbFileTracker
+    assert module.WtbWorkspace is WtbWorkspace
 
 
 def test_the_saver_keeps_checkpoints_of_any_graph(tmp_path: Path) -> None:
@@ -52,3 +57,34 @@ def test_the_url_is_a_secret_and_has_to_be_sqlite() -> None:
     assert "secret" not in repr(block)
     with pytest.raises(InvalidInputError, match=r"'postgresql'.*sqlite:///"), block.saver():
         pass
+
+
+def test_files_are_committed_restored_and_forked(tmp_path: Path) -> None:
+    """A commit is plain JSON; forks are on their own."""
+    tracker = WtbFileTracker(blob_folder=str(tmp_path / "blobs"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a").write_text("1")
+    commit = json.loads(json.dumps(tracker.commit(tmp_path / "data")))
+    workspace = WtbWorkspace(folder=str(tmp_path / "w"), file_tracker=tracker)
+    one, two = (workspace.fork(commit, "same/name") for _ in range(2))
+    (one / "a").write_text("2")
+    (tmp_path / "data/a").unlink()
+    (tmp_path / "data/later").write_text("3")
+    tracker.restore(commit, tmp_path / "data")
+    assert {path.name: path.read_text() for path in (tmp_path / "data").iterdir()} == {"a": "1"}
+    assert ((one / "a").read_text(), (two / "a").read_text()) == ("2", "1")
+    assert not list((tmp_path / "w-owners").glob("*.json"))
+
+
+def test_what_is_no_commit_is_refused(tmp_path: Path) -> None:
+    tracker = WtbFileTracker(blob_folder=str(tmp_path / "blobs"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a").write_text("1")
+    commit = tracker.commit(tmp_path / "data")
+    moved = {**commit, "files": [{**commit["files"][0], "path": "b"}]}
+    for wrong in ({}, {"files": 1, "commit_id": ""}, {"files": [{}], "commit_id": ""}, moved):
+        with pytest.raises(InvalidInputError, match="commit"):
+            tracker.restore(wrong, tmp_path / "data")
+    with pytest.raises(InvalidInputError, match="not a folder"):
+        tracker.commit(tmp_path / "missing")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from wtb_prefect.api.file_blocks import WtbFileTracker, WtbWorkspace
 from wtb_prefect.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+
+# The entry point names this module: Prefect finds here what it is to register.
+__all__ = ["WtbCheckpointStore", "WtbFileTracker", "WtbWorkspace"]
 
 
 class WtbCheckpointStore(Block):
