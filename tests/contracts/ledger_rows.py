@@ -14,6 +14,7 @@ from wtb_prefect.domain.execution import (
     Lineage,
     NodeFailure,
 )
+from wtb_prefect.domain.execution_control import ExecutionControl
 from wtb_prefect.domain.file_processing import (
     CheckpointFileLink,
     FileCommit,
@@ -281,3 +282,15 @@ def event(event_id: str, status: OutboxStatus = OutboxStatus.PENDING) -> OutboxE
 
 def audit(subject: str, action: str = "batch.started") -> AuditEntry:
     return AuditEntry(at=NOW, actor="run_batch", action=action, subject=subject, details={"n": 1})
+
+
+def control(execution_id: str = "e") -> ExecutionControl:
+    return ExecutionControl(
+        execution_id=execution_id,
+        owner=Owner(host="h", pid=7, started=1.5),
+        asked=None,
+        breakpoints=("outer|inner", TEXT),
+        graph="module:build",
+        encoding="msgpack",
+        payload=b"\x00state",
+    )

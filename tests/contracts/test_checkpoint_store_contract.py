@@ -105,6 +105,27 @@ def resumed(store: LangGraphCheckpointStore, thread: str) -> list[str]:
     return state["log"]
 
 
+def test_copying_the_end_of_a_thread(store: LangGraphCheckpointStore) -> None:
+    """What came after a checkpoint can be read on another thread, whatever the first one does."""
+    first = checkpoint("t", 0, log=["a"])
+    second = checkpoint("t", 1, first.checkpoint_id, log=["a", "b"])
+    third = checkpoint("t", 2, second.checkpoint_id, log=["a", "b", "c"])
+    for one in (first, second, third):
+        store.save(one)
+    store.saver.put_writes(config_for("t", second.checkpoint_id), [("log", ["c"])], "task")
+    for _ in range(2):  # twice is once
+        store.copy("t", second.checkpoint_id, "kept")
+    store.rewind("t", first.checkpoint_id, ())
+    kept = store.history("kept")
+    assert [(k.checkpoint_id, k.parent_id) for k in kept] == [
+        (second.checkpoint_id, None),
+        (third.checkpoint_id, second.checkpoint_id),
+    ]
+    assert kept[1].channel_values == {"log": ["a", "b", "c"]}
+    assert kept[0].pending_tasks == ("task",)
+    assert [s.checkpoint_id for s in store.history("t")] == [first.checkpoint_id]
+
+
 def test_saved_is_loaded(store: LangGraphCheckpointStore) -> None:
     """Values, step, parent and metadata."""
     first = checkpoint("t", 0, log=["a"], number=1)

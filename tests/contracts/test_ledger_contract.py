@@ -14,7 +14,8 @@ import pytest
 from tests.contracts import ledger_rows as make
 from tests.contracts.ledger_rows import NOW, TEXT, later
 from wtb_prefect.domain.batch_test import BatchStatus, Owner
-from wtb_prefect.domain.execution import ExecutionStatus, Lineage
+from wtb_prefect.domain.execution import Execution, ExecutionStatus, Lineage
+from wtb_prefect.domain.execution_control import ControlRequest
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
@@ -924,3 +925,75 @@ def test_blob_ids_are_kept_as_given(ledger: OpenUnitOfWork) -> None:
     wanted = make.commit(replace(make.memento("a"), blob_id=BlobId("f" * 64), size=2**40))
     change(ledger, lambda uow: uow.file_commits.add(wanted))
     assert read(ledger, lambda uow: uow.file_commits.get(wanted.commit_id)) == wanted
+
+
+class TestExecutionControls:
+    def test_saved_found_and_asked(self, filled: OpenUnitOfWork) -> None:
+        control = make.control()
+        change(filled, lambda uow: uow.execution_controls.save(control))
+        assert read(filled, lambda uow: uow.execution_controls.get("e")) == control
+        assert read(filled, lambda uow: uow.execution_controls.asked("e")) is None
+        change(filled, lambda uow: uow.execution_controls.ask("e", ControlRequest.STOP))
+        assert read(filled, lambda uow: uow.execution_controls.asked("e")) is ControlRequest.STOP
+        free = replace(control, owner=None, breakpoints=())
+        change(filled, lambda uow: uow.execution_controls.save(free))
+        assert read(filled, lambda uow: uow.execution_controls.get("e")) == free
+
+    def test_of_an_execution_that_is_not_controlled(self, filled: OpenUnitOfWork) -> None:
+        assert read(filled, lambda uow: uow.execution_controls.get("e")) is None
+        assert read(filled, lambda uow: uow.execution_controls.asked("e")) is None
+        with filled(write=True) as uow, pytest.raises(LedgerError, match="'e' to ask"):
+            uow.execution_controls.ask("e", ControlRequest.PAUSE)
+
+    def test_goes_with_its_execution(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.execution_controls.save(make.control()))
+        change(filled, lambda uow: uow.executions.delete("e"))
+        assert read(filled, lambda uow: uow.execution_controls.get("e")) is None
+
+
+class TestMovingToAnotherExecution:
+    """What an execution leaves behind when it is rolled back becomes another one's."""
+
+    def test_records_and_visits(self, filled: OpenUnitOfWork) -> None:
+        change(
+            filled,
+            lambda uow: uow.executions.add(make.execution("kept")),
+            each(lambda uow: uow.checkpoint_files.save, [make.link(n, f"c{n}") for n in range(4)]),
+            lambda uow: uow.node_boundaries.save_many([make.boundary(t) for t in "abcd"]),
+        )
+        change(
+            filled,
+            lambda uow: uow.checkpoint_files.move("e", [2, 3], "kept"),
+            lambda uow: uow.node_boundaries.move("e", ["d", "c"], "kept"),
+        )
+        with filled() as uow:
+            links = {e: [k.sequence for k in uow.checkpoint_files.list(e)] for e in ("e", "kept")}
+            visits = {e: [v.task_id for v in uow.node_boundaries.list(e)] for e in ("e", "kept")}
+            assert links == {"e": [0, 1], "kept": [2, 3]}
+            assert {e: sorted(v) for e, v in visits.items()} == {
+                "e": ["a", "b"],
+                "kept": ["c", "d"],
+            }
+            assert uow.checkpoint_files.list("kept")[0].execution_id == "kept"
+
+    def test_children_of_some_checkpoints(self, filled: OpenUnitOfWork) -> None:
+        def child(name: str, checkpoint: str) -> Execution:
+            lineage = Lineage(parent_id="e", checkpoint_id=CheckpointId(checkpoint), commit_id=None)
+            return replace(make.execution(name), lineage=lineage)
+
+        change(
+            filled,
+            each(
+                lambda uow: uow.executions.add,
+                [make.execution("kept"), child("x", "c1"), child("y", "c2")],
+            ),
+            lambda uow: uow.executions.move_children("e", ["c2", "c3"], "kept"),
+        )
+        with filled() as uow:
+            assert [e.execution_id for e in uow.executions.list_children(["e"])] == ["x"]
+            assert [e.execution_id for e in uow.executions.list_children(["kept"])] == ["y"]
+
+    def test_claims_are_made_anew(self, filled: OpenUnitOfWork) -> None:
+        change(filled, lambda uow: uow.outbox.add_many([make.event("1"), make.event("2")]))
+        change(filled, lambda uow: uow.outbox.delete(["1", "unknown"]))
+        assert read(filled, lambda uow: uow.outbox.list()) == [make.event("2")]
