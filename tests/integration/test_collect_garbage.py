@@ -270,6 +270,7 @@ def test_every_column_that_may_name_contents_is_known() -> None:
         "cases.payload",
         "checkpoint_files.commit_id",
         "checkpoint_files.store_id",
+        "execution_controls.payload",  # the state of a run at its start: values, no files
         "executions.commit_id",
         "executions.parent_commit_id",
         "file_commits.commit_id",

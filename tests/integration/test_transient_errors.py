@@ -100,7 +100,7 @@ def waits(bench: TestBench) -> list[float]:
         noted.append(seconds)
 
     backoff = Backoff(chance=lambda: 1.0, sleep=note)
-    bench._session = replace(bench.session, backoff=backoff)
+    bench._sessions._own = replace(bench.session, backoff=backoff)
     return noted
 
 

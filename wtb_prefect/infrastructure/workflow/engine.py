@@ -100,6 +100,10 @@ _COUNTED = (
 )
 
 
+class _EditError(InvalidInputError):
+    """Whoever asked for the change is told; what nodes raise of the same kind is their failure."""
+
+
 class LangGraphEngine:
     """One project's graph and variants over one checkpoint store."""
 
@@ -220,7 +224,7 @@ class LangGraphEngine:
                     await _edit(compiled, request)
                 watch.holder = holder  # a change by hand is no step that was taken
                 left = await self._run(compiled, request, watch, context)
-        except (InfrastructureError, InvalidInputError):
+        except (InfrastructureError, _EditError):
             raise
         except Exception as exc:  # noqa: BLE001 - the graph is user code and may raise anything
             if watch.fault is not None:
@@ -450,4 +454,4 @@ async def _edit(compiled: CompiledWorkflow, request: Advance) -> None:
     try:
         await compiled.graph.aupdate_state(where, dict(request.edit or {}))
     except InvalidUpdateError as exc:
-        raise InvalidInputError(f"the state cannot be changed here: {exc}") from exc
+        raise _EditError(f"the state cannot be changed here: {exc}") from exc
