@@ -37,6 +37,7 @@ _EXPORTS = {
     "commit_files": "wtb_prefect.api.file_tasks",
     "current_workspace": "wtb_prefect.infrastructure.workflow.body_context",
     "fork_workspace": "wtb_prefect.api.file_tasks",
+    "run_workflow": "wtb_prefect.api.run_workflow",
     "restore_files": "wtb_prefect.api.file_tasks",
 }
 

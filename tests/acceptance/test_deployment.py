@@ -233,6 +233,79 @@ def test_a_cancelled_flow_run_is_one_cancelled_batch_that_goes_on(deployed: Depl
     assert _batches(folder, "stopped") == ["completed"]
 
 
+def test_a_run_is_suspended_where_it_holds_and_goes_on_in_a_new_process(deployed: Deployed) -> None:
+    """At a breakpoint, with a change of the state made in the form."""
+    folder, client = deployed.folder, deployed.client
+    bodies = folder / "bodies.txt"
+    bodies.unlink(missing_ok=True)
+    found = client.get("/deployments/name/run_workflow/run-workflow").json()
+    parameters = {
+        "project": "bench.py:project",
+        "state": {"log": []},
+        "variants": {"second": "other"},
+        "breakpoints": ["second"],
+    }
+    url = f"/deployments/{found['id']}/create_flow_run"
+    with worker(folder, deployed.environment):
+        run = client.post(url, json={"parameters": parameters}).json()
+        _wait_for_state(client, run["id"], "PAUSED", folder)
+        (held,) = _runs(folder)
+        assert (held["status"], held["next_nodes"]) == ("paused", ["second"])
+        form = {"update": '{"log": ["by hand"]}', "answer": ""}
+        resumed = client.post(f"/flow_runs/{run['id']}/resume", json={"run_input": form})
+        assert resumed.json()["status"] == "ACCEPT", resumed.text
+        ended = wait_for_end(client, run["id"], 90)
+    assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    (done,) = _runs(folder)
+    assert (done["execution_id"], done["status"]) == (held["execution_id"], "completed")
+    state = _wtb(folder, "state", "bench.py:project", done["execution_id"])
+    assert state["values"] == {"log": ["first", "by hand", "other"]}
+    assert bodies.read_text() == "first\n"
+
+
+def test_a_cancelled_run_is_one_cancelled_execution(deployed: Deployed) -> None:
+    folder, client = deployed.folder, deployed.client
+    bodies = folder / "bodies.txt"
+    bodies.unlink(missing_ok=True)
+    (folder / "hold").touch()
+    found = client.get("/deployments/name/run_workflow/run-workflow").json()
+    parameters = {"project": "bench.py:project", "state": {"log": []}}
+    url = f"/deployments/{found['id']}/create_flow_run"
+    with worker(folder, deployed.environment):
+        run = client.post(url, json={"parameters": parameters}).json()
+        deadline = time.monotonic() + 90
+        while not bodies.exists():
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+            time.sleep(0.2)
+        cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        client.post(f"/flow_runs/{run['id']}/set_state", json=cancelling)
+        ended = wait_for_end(client, run["id"], 90)
+        (folder / "hold").unlink()
+    assert ended["state_type"] == "CANCELLED", (folder / "worker.log").read_text()[-3000:]
+    newest = _runs(folder)[0]
+    assert newest["status"] == "cancelled"
+
+
+def _wait_for_state(client: httpx.Client, run_id: str, state: str, folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while client.get(f"/flow_runs/{run_id}").json()["state_type"] != state:
+        assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+        time.sleep(0.5)
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    """The single executions, newest first."""
+    found: list[dict[str, Any]] = _wtb(folder, "list", "bench.py:project", "--runs")
+    return found
+
+
+def _wtb(folder: Path, *words: str) -> Any:
+    done = subprocess.run(
+        [WTB, *words, "--json"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout)
+
+
 def _batches(folder: Path, batch_id: str) -> list[str]:
     listed = subprocess.run(
         [WTB, "list", "bench.py:project", "--json"],
