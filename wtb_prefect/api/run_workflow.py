@@ -26,7 +26,7 @@ from wtb_prefect.domain.identifiers import stable_id, thread_id
 from wtb_prefect.domain.interfaces.workflow_engine import Standing
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.errors import InvalidInputError
-from wtb_prefect.infrastructure.event_loop import run_in_thread, was_terminated
+from wtb_prefect.infrastructure.event_loop import run_in_thread
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 
 
@@ -94,9 +94,8 @@ def run_workflow(
                     found = _go_on(found, _decision(found, session), session, by)
                 else:  # a crash has cut it off
                     found = run_in_thread(resume_execution(execution_id, session, by))
-        except (SystemExit, TerminationSignal, KeyboardInterrupt):
-            if was_terminated():
-                run_in_thread(stop_execution(execution_id, session, by, 0.0))
+        except (SystemExit, TerminationSignal):  # the flow run was cancelled
+            run_in_thread(stop_execution(execution_id, session, by, 0.0))
             raise
         summary = _summary(found, session)
     if found.status is ExecutionStatus.FAILED:
