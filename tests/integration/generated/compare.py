@@ -19,6 +19,7 @@ NAMED = (
     "an error handler ran in the super-step of the gate",
     "counts steps, and that subgraph has a memory",
     "nodes of a subgraph count the steps left",
+    "a question was answered in the super-step of the gate",
 )
 """Why a generated graph may not be shared; everything else in it can be."""
 

@@ -100,6 +100,12 @@ _COUNTED = (
 )
 
 
+_COUNTED_BESIDE = (
+    "a question was answered in the super-step of the gate, and nodes count the steps left: alone, "
+    "the one at the gate would have counted before the answer"
+)
+
+
 class _EditError(InvalidInputError):
     """Whoever asked for the change is told; what nodes raise of the same kind is their failure."""
 
@@ -400,6 +406,8 @@ class LangGraphEngine:
             compiled.counts_around(hit.namespace) for hit in context.gate_hits
         ):
             reason = reason or _COUNTED
+        if watch.budget.begun == watch.steps[""] and compiled.levels[""].counts:
+            reason = reason or _COUNTED_BESIDE
         paths = tuple(dict.fromkeys(hit.path for hit in context.gate_hits))
         return Stop(kind=StopKind.GATE, gates=paths, not_shareable=reason)
 
