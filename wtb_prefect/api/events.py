@@ -20,13 +20,14 @@ def announce_execution(execution: Execution) -> None:
         event=f"wtb.execution.{verb}",
         resource={
             "prefect.resource.id": f"wtb.execution.{execution.execution_id}",
-            "prefect.resource.name": f"{execution.case_id}-{execution.repeat}",
+            "prefect.resource.name": execution.execution_id
+            if execution.case_id is None
+            else f"{execution.case_id}-{execution.repeat}",
         },
         related=[
-            {
-                "prefect.resource.id": f"wtb.batch.{execution.batch_id}",
-                "prefect.resource.role": "wtb-batch",
-            }
+            {"prefect.resource.id": f"wtb.batch.{batch_id}", "prefect.resource.role": "wtb-batch"}
+            for batch_id in (execution.batch_id,)
+            if batch_id is not None  # a single run has none
         ],
         payload={
             "case": execution.case_id,

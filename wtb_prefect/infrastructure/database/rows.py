@@ -20,7 +20,6 @@ from wtb_prefect.domain.execution import (
     Inherited,
     Lineage,
 )
-from wtb_prefect.domain.execution_control import ControlRequest, ExecutionControl
 from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxEventType, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow, WorkflowEdge, WorkflowNode
@@ -284,34 +283,6 @@ def _lineage(parent_id: str | None, checkpoint_id: Any, commit_id: str | None) -
     if parent_id is None:
         return None
     return Lineage(parent_id=parent_id, checkpoint_id=checkpoint_id, commit_id=commit_id)
-
-
-def control_row(control: ExecutionControl) -> Row:
-    owner = control.owner
-    return (
-        control.execution_id,
-        owner.host if owner else None,
-        owner.pid if owner else None,
-        owner.started if owner else None,
-        control.asked.value if control.asked else None,
-        json_list(control.breakpoints),
-        control.graph,
-        control.encoding,
-        control.payload,
-    )
-
-
-def control_of(row: Fetched) -> ExecutionControl:
-    execution_id, host, pid, started, asked, breakpoints, graph, encoding, payload = row
-    return ExecutionControl(
-        execution_id=execution_id,
-        owner=None if host is None else Owner(host=host, pid=pid, started=started),
-        asked=None if asked is None else ControlRequest(asked),
-        breakpoints=names(breakpoints),
-        graph=graph,
-        encoding=encoding,
-        payload=payload,
-    )
 
 
 def boundary_row(boundary: NodeBoundary) -> Row:

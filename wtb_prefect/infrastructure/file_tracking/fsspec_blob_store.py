@@ -348,8 +348,7 @@ class FsspecBlobStore:
             yield
         except FileTrackingError:
             raise
-        except Exception as exc:
-            # Each file system has kinds of its own, and few of them are an OSError.
+        except Exception as exc:  # each file system has kinds of its own, few are an OSError
             raise FileTrackingError(f"{what} at {self._url!r}: {exc}") from exc
 
 

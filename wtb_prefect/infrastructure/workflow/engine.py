@@ -65,45 +65,24 @@ from wtb_prefect.infrastructure.workflow.execution_store import (
 from wtb_prefect.infrastructure.workflow.executor_chain import ExecutorChain
 from wtb_prefect.infrastructure.workflow.failed_stop import failed_stop
 from wtb_prefect.infrastructure.workflow.fingerprint import fingerprint_code
+from wtb_prefect.infrastructure.workflow.gate_reasons import why_apart
 from wtb_prefect.infrastructure.workflow.graph_source import GraphSource
 from wtb_prefect.infrastructure.workflow.holding import Holder
 from wtb_prefect.infrastructure.workflow.node_executors import NodeExecutor
-from wtb_prefect.infrastructure.workflow.probe import unlike_live, values_of
+from wtb_prefect.infrastructure.workflow.probe import values_of
 from wtb_prefect.infrastructure.workflow.questions import (
     Questions,
     asking_tasks,
     newest_answer,
     open_questions,
 )
-from wtb_prefect.infrastructure.workflow.recursion import (
-    BEFORE_INPUT,
-    StepBudget,
-    step_budget,
-)
+from wtb_prefect.infrastructure.workflow.recursion import StepBudget, step_budget
 from wtb_prefect.infrastructure.workflow.same_value import difference, without_ids
 from wtb_prefect.infrastructure.workflow.turns import Line, Turn
 
 RECURSION_LIMIT = 25
 """Super-steps an execution may take, its shared prefix included (LangGraph's own default is used
 for a graph that is run alone; forks get what their prefix has left)."""
-
-_HANDLED = (
-    "an error handler ran in the super-step of the gate, and LangGraph would run it again in every "
-    "fork"
-)
-_ORDERED = (
-    "a question is open beside a node that varies: which answer of the list it gets, or whether it "
-    "waits, depends on what that node asks"
-)
-_COUNTED = (
-    "nodes of a subgraph count the steps left, and LangGraph counts these from the newest answer"
-)
-
-
-_COUNTED_BESIDE = (
-    "a question was answered in the super-step of the gate, and nodes count the steps left: alone, "
-    "the one at the gate would have counted before the answer"
-)
 
 
 class _EditError(InvalidInputError):
@@ -395,19 +374,7 @@ class LangGraphEngine:
             configurable = {"thread_id": thread, "checkpoint_ns": namespace}
             return self._saver.get_tuple({"configurable": configurable})
 
-        reason = context.not_shareable
-        for hit in context.gate_hits:
-            reason = reason or unlike_live(hit, compiled.levels, watch, head_of, self._saver)
-        if watch.interrupted:
-            reason = reason or _ORDERED
-        if watch.handled_error:
-            reason = reason or _HANDLED
-        if watch.budget.begun != BEFORE_INPUT and any(
-            compiled.counts_around(hit.namespace) for hit in context.gate_hits
-        ):
-            reason = reason or _COUNTED
-        if watch.budget.begun == watch.steps[""] and compiled.levels[""].counts:
-            reason = reason or _COUNTED_BESIDE
+        reason = why_apart(context, compiled, watch, head_of, self._saver)
         paths = tuple(dict.fromkeys(hit.path for hit in context.gate_hits))
         return Stop(kind=StopKind.GATE, gates=paths, not_shareable=reason)
 

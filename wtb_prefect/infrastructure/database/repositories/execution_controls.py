@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, select
 from wtb_prefect.domain.execution_control import ControlRequest, ExecutionControl
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import tables
-from wtb_prefect.infrastructure.database.rows import control_of, control_row
+from wtb_prefect.infrastructure.database.control_rows import control_of, control_row
 from wtb_prefect.infrastructure.database.session import Session
 from wtb_prefect.infrastructure.database.statements import fixed, set_columns, upsert, value
 
