@@ -57,6 +57,7 @@ class BlobStoreContract:
         store.flush()
         assert store.exists(sha256(data))
         assert store.read(sha256(data)) == data
+        store.check(sha256(data))
         store.copy_to(sha256(data), tmp_path / "target")
         assert (tmp_path / "target").read_bytes() == data
 
@@ -64,6 +65,8 @@ class BlobStoreContract:
         assert not store.exists(ABSENT)
         with pytest.raises(FileTrackingError, match=ABSENT):
             store.read(ABSENT)
+        with pytest.raises(FileTrackingError, match=ABSENT):
+            store.check(ABSENT)
         with pytest.raises(FileTrackingError, match=ABSENT):
             store.copy_to(ABSENT, tmp_path / "target")
         assert not (tmp_path / "target").exists()

@@ -323,6 +323,13 @@ class FileTrackerContract:
             tracker.update({"good": memento}, tmp_path / "w", FileSnapshot())
         assert contents(tmp_path / "w") == {"mine": b"1"}
 
+    def test_verifying_names_file_and_blob(self, tracker: FileTracker) -> None:
+        files = tracker.store_texts([("a", b"1"), ("same", b"1")])
+        tracker.verify(files)
+        lost = FileMemento(path="lost", blob_id=ABSENT, size=1)
+        with pytest.raises(FileTrackingError, match=f"'lost'.*{ABSENT}"):
+            tracker.verify([*files, lost])
+
 
 class TestLocalFileTracker(FileTrackerContract):
     @pytest.fixture
@@ -365,6 +372,39 @@ class WorkspaceStoreContract:
     ) -> None:
         write(workspaces.open("e-1", "case", start).path(), {"a": b"changed", "left/over": b"1"})
         assert contents(workspaces.open("e-1", "case", start).path()) == {"a": b"1"}
+
+    def test_an_earlier_attempt_stays_if_it_cannot_be_replaced(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        folder = workspaces.open("e-1", "combination/case", start).path()
+        write(folder, {"a": b"changed", "left/over": b"1"})
+        start["lost"] = FileMemento(path="lost", blob_id=ABSENT, size=1)
+        with pytest.raises(FileTrackingError, match=ABSENT):
+            workspaces.open("e-1", "combination/case", start).path()
+        assert contents(folder) == {"a": b"changed", "left/over": b"1"}
+        assert [each.name for each in folder.parent.iterdir()] == [folder.name]
+
+    def test_a_folder_that_is_there_is_put_back_in_place(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        again = workspaces.open("e-1", "case", start)
+        assert again.put_back() is None
+        folder = workspaces.open("e-1", "case", start).path()
+        inode = folder.stat().st_ino
+        write(folder, {"a": b"changed", "left/over": b"1"})
+        taken = again.put_back()
+        assert taken is not None
+        assert taken.files == start
+        assert (contents(folder), folder.stat().st_ino) == ({"a": b"1"}, inode)
+
+    def test_a_folder_with_a_fifo_in_it_is_put_back(
+        self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
+    ) -> None:
+        folder = workspaces.open("e-1", "case", start).path()
+        os.mkfifo(folder / "queue")
+        assert workspaces.open("e-1", "case", start).put_back() is not None
+        assert contents(folder) == {"a": b"1"}
+        assert not (folder / "queue").exists()
 
     @pytest.mark.parametrize("made", [False, True])
     def test_a_replayed_change_is_there_made_or_not(

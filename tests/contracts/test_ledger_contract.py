@@ -14,12 +14,13 @@ import pytest
 from tests.contracts import ledger_rows as make
 from tests.contracts.ledger_rows import NOW, TEXT, later
 from wtb_prefect.domain.batch_test import BatchStatus, Owner
+from wtb_prefect.domain.events import BatchStarted, CheckpointCreated, DomainEvent
 from wtb_prefect.domain.execution import Execution, ExecutionStatus, Lineage
 from wtb_prefect.domain.execution_control import ControlRequest
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
-from wtb_prefect.domain.outbox import OutboxStatus
+from wtb_prefect.domain.outbox import AuditEntry, OutboxStatus
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.engine import open_engine
 from wtb_prefect.infrastructure.database.memory import MemoryLedger
@@ -43,6 +44,35 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenUnitO
 
     yield open_uow
     engine.dispose()
+
+
+class Listening:
+    """A ledger, and what its units of work have told."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.told: list[DomainEvent] = []
+        self.at_event: Callable[[DomainEvent], object] = self.told.append
+        self._engine = open_engine(f"sqlite:///{folder}/ledger.db")
+        upgrade(self._engine)
+        self._memory = MemoryLedger(self._tell) if kind == "memory" else None
+
+    def __call__(self, *, write: bool = False) -> UnitOfWork:
+        if self._memory is not None:
+            return self._memory(write=write)
+        return SqlAlchemyUnitOfWork(self._engine, write, self._tell)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _tell(self, event: DomainEvent) -> None:
+        self.at_event(event)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listening]:
+    found = Listening(request.param, tmp_path)
+    yield found
+    found.close()
 
 
 def change(ledger: OpenUnitOfWork, *work: Callable[[UnitOfWork], object]) -> None:
@@ -368,6 +398,15 @@ class TestCells:
         counts = read(filled, lambda uow: uow.cells.count("b"))
         assert counts == {done: 2, ExecutionStatus.PENDING: 1}
         assert read(filled, lambda uow: uow.cells.count("unknown")) == {}
+
+    def test_count_by_combination(self, filled: OpenUnitOfWork) -> None:
+        cells = [make.cell(str(n), repeat=n, combination="ab"[n % 2]) for n in range(3)]
+        done = ExecutionStatus.COMPLETED
+        change(filled, lambda uow: uow.cells.save_many(cells))
+        change(filled, lambda uow: uow.cells.resolve(["1", "2"], "e", done, None))
+        counts = read(filled, lambda uow: uow.cells.count_by_combination("b"))
+        assert counts == {"a": {done: 1, ExecutionStatus.PENDING: 1}, "b": {done: 1}}
+        assert read(filled, lambda uow: uow.cells.count_by_combination("unknown")) == {}
 
     def test_replace(self, filled: OpenUnitOfWork) -> None:
         change(filled, lambda uow: uow.cells.save_many([make.cell("1", execution_id="e")]))
@@ -919,6 +958,61 @@ class TestAuditLog:
             assert uow.audit_log.list(limit=1) == entries[:1]
             assert uow.audit_log.list("unknown") == []
             assert not [name for name in dir(uow.audit_log) if name in ("delete", "save")]
+
+
+class TestRecordedEvents:
+    STARTED = BatchStarted(at=NOW, batch_id="größe", project="p", runner="inline", cells=2)
+    CREATED = CheckpointCreated(
+        at=NOW, execution_id="e", batch_id=None, checkpoint_id="c", step=1, commit_id=None
+    )
+
+    def test_are_told_when_the_block_is_committed(self, listening: Listening) -> None:
+        with listening(write=True) as uow:
+            uow.record(self.STARTED, "run_batch")
+            uow.record(self.CREATED, "record_steps")
+            assert listening.told == []
+            uow.commit()
+            assert listening.told == [self.STARTED, self.CREATED]
+
+    def test_are_lines_of_the_audit_log_unless_they_are_of_steps(
+        self, listening: Listening
+    ) -> None:
+        def both(uow: UnitOfWork) -> None:
+            uow.record(self.STARTED, "run_batch")
+            uow.record(self.CREATED, "record_steps")
+
+        change(listening, both)
+        details = {"batch_id": "größe", "project": "p", "runner": "inline", "cells": 2}
+        assert read(listening, lambda uow: uow.audit_log.list()) == [
+            AuditEntry(
+                at=NOW,
+                actor="run_batch",
+                action="batch.started",
+                subject="größe",
+                details=details,
+            )
+        ]
+
+    def test_are_forgotten_with_the_block(self, listening: Listening) -> None:
+        with listening(write=True) as uow:
+            uow.record(self.STARTED, "run_batch")
+
+        def fail(uow: UnitOfWork) -> None:
+            uow.record(self.STARTED, "run_batch")
+            raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine"):
+            change(listening, fail)
+        assert listening.told == []
+        assert read(listening, lambda uow: uow.audit_log.list()) == []
+
+    def test_a_listener_may_use_the_ledger(self, listening: Listening) -> None:
+        listening.at_event = lambda _: change(
+            listening, lambda uow: uow.audit_log.append(make.audit("of the listener"))
+        )
+        change(listening, lambda uow: uow.record(self.STARTED, "run_batch"))
+        found = read(listening, lambda uow: uow.audit_log.list())
+        assert [line.subject for line in found] == ["größe", "of the listener"]
 
 
 def test_blob_ids_are_kept_as_given(ledger: OpenUnitOfWork) -> None:

@@ -16,6 +16,7 @@ from line_project import CASES, MATRIX, project, run
 from wtb_prefect import TestBench
 from wtb_prefect.application.delete_batch import delete_batch
 from wtb_prefect.bootstrap.blobs import open_blobs
+from wtb_prefect.bootstrap.files import open_tracker
 from wtb_prefect.bootstrap.stores import open_stores
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.errors import FileTrackingError, InvalidInputError
@@ -39,6 +40,8 @@ def test_a_project_keeps_its_contents_there(tmp_path: Path, url: str) -> None:
         (cell, *_) = first.cells
         files = bench.files(str(cell.execution_id))
         assert bench.session.tracker.contents(files["own.txt"].blob_id).startswith(b"of c")
+        open_tracker(bench.project.locations).restore(files, tmp_path / "restored")
+        assert (tmp_path / "restored" / "own.txt").read_text().startswith("of c")
         assert not (tmp_path / "out" / "blobs").exists()
         assert bench.collect_garbage(grace=0).blobs == 0
         with open_stores(bench.project.locations) as stores:

@@ -16,7 +16,12 @@ from wtb_prefect import TestBench
 from wtb_prefect.application import drive_execution
 from wtb_prefect.application import roll_back as use_case
 from wtb_prefect.domain.identifiers import thread_id
-from wtb_prefect.errors import IllegalMoveError, InvalidInputError, NotFoundError
+from wtb_prefect.errors import (
+    FileTrackingError,
+    IllegalMoveError,
+    InvalidInputError,
+    NotFoundError,
+)
 
 FILES_AFTER_C = {"b.txt", "x.txt", "y.txt", "p.txt", "q.txt", "c.txt", "run.sh"}
 
@@ -140,11 +145,11 @@ class TestRollback:
                 (entry,) = [
                     entry
                     for entry in uow.audit_log.list(done.execution_id)
-                    if entry.action == "execution.rolled_back"
+                    if entry.action == "checkpoint.rolled_back"
                 ]
                 claims = [e for e in uow.outbox.list() if e.type == "ROLLBACK_FILE_RESTORE"]
-            assert entry.details["checkpoint"] == at["b"]
-            assert entry.details["from"] == at["d"]
+            assert entry.details["checkpoint_id"] == at["b"]
+            assert entry.details["left"] == at["d"]
             assert [claim.aggregate_id for claim in claims] == [done.execution_id]
 
     def test_to_a_checkpoint_of_another_execution(self, place: Place) -> None:
@@ -168,6 +173,21 @@ class TestRollback:
             assert {path.name for path in folder.iterdir()} == FILES_AFTER_C
             bench.rollback(held.execution_id, node="a")
             assert {path.name for path in folder.iterdir()} == {"a.txt"}
+
+    def test_of_files_that_are_damaged_changes_nothing(self, place: Place) -> None:
+        with place.bench() as bench:
+            held = bench.run(initial_state=START, breakpoints=["d"])
+            (folder,) = (place.folder / "out/workspaces").glob("*/run-*")
+            (folder / "mine.txt").write_text("not recorded")
+            before = {p.name: p.read_text() for p in folder.iterdir()}
+            lost = bench.files(held.execution_id, points(bench, held.execution_id)["b"])["b.txt"]
+            blob = place.folder / "out/blobs/objects" / lost.blob_id[:2] / lost.blob_id[2:]
+            blob.chmod(0o644)
+            blob.write_text("damaged")
+            with pytest.raises(FileTrackingError, match=f"'b.txt'.*{lost.blob_id}"):
+                bench.rollback(held.execution_id, node="b")
+            assert bench.execution(held.execution_id) == held
+            assert {p.name: p.read_text() for p in folder.iterdir()} == before
 
 
 class TestCrashesWhileRollingBack:

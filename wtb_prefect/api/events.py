@@ -1,55 +1,84 @@
-"""Executions and batches as Prefect events, told after the ledger has them."""
+"""What happens in a test bench, mirrored into Prefect's events.
+
+The audit log is the record; these are for watching, and for automations. A Prefect event has the
+id of ours, so telling it again is no second one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 from uuid import UUID
 
 from prefect.events import emit_event
 
-from wtb_prefect.domain.execution import Execution
-from wtb_prefect.domain.identifiers import stable_id
+from wtb_prefect.domain.events import DomainEvent, ExecutionEvent
+from wtb_prefect.infrastructure.events.event_bus import EventBus
+
+_listening: ContextVar[EventBus | None] = ContextVar("wtb_listening", default=None)
 
 
-def announce_execution(execution: Execution) -> None:
-    """`wtb.execution.<status>`; forks are `wtb.execution.forked`.
+@contextmanager
+def listening(bus: EventBus) -> Iterator[None]:
+    """Flows and tasks of this context publish on this bus, as far as they run in this process."""
+    token = _listening.set(bus)
+    try:
+        yield
+    finally:
+        _listening.reset(token)
 
-    The event's id is made from its content: telling it again (a resumed batch) is no second event.
+
+@contextmanager
+def mirrored_events(*, steps: bool) -> Iterator[EventBus]:
+    """The bus of this context, told to Prefect; around a task of a flow, the flow's.
+
+    `steps`: also of every node, checkpoint, commit and workspace. A batch has thousands of them,
+    which a server takes in at some tens per second.
     """
-    verb = "forked" if execution.split_nodes else str(execution.status)
+    found = _listening.get()
+    bus = EventBus() if found is None else found
+    if bus.is_mirrored:
+        yield bus
+        return
+
+    def mirror(event: DomainEvent) -> None:
+        if steps or not event.of_steps:
+            emit(event)
+
+    end = bus.subscribe(DomainEvent, mirror)
+    bus.is_mirrored = True
+    try:
+        with listening(bus):
+            yield bus
+    finally:
+        bus.is_mirrored = False
+        end()
+
+
+def emit(event: DomainEvent) -> None:
+    """One event: `wtb.<noun>.<past verb>`, of the resource `wtb.<noun>.<id>`."""
+    noun = event.name.partition(".")[0]
     emit_event(
-        event=f"wtb.execution.{verb}",
+        event=f"wtb.{event.name}",
+        occurred=event.at,
         resource={
-            "prefect.resource.id": f"wtb.execution.{execution.execution_id}",
-            "prefect.resource.name": execution.execution_id
-            if execution.case_id is None
-            else f"{execution.case_id}-{execution.repeat}",
+            "prefect.resource.id": f"wtb.{noun}.{event.subject}",
+            "prefect.resource.name": _name(event),
         },
         related=[
-            {"prefect.resource.id": f"wtb.batch.{batch_id}", "prefect.resource.role": "wtb-batch"}
-            for batch_id in (execution.batch_id,)
-            if batch_id is not None  # a single run has none
+            {"prefect.resource.id": f"wtb.{kind}.{found}", "prefect.resource.role": f"wtb-{kind}"}
+            for kind in ("batch", "execution")
+            if kind != noun and (found := getattr(event, f"{kind}_id", None)) is not None
         ],
-        payload={
-            "case": execution.case_id,
-            "repeat": execution.repeat,
-            "choices": dict(execution.choices),
-            "status": str(execution.status),
-            "node_executions": execution.node_executions,
-            "cache_hits": execution.cache_hits,
-            "duration": execution.duration,
-            "error": str(execution.error) if execution.error else None,
-        },
-        id=UUID(stable_id("event", execution.execution_id, verb)),
+        payload=event.details(),
+        id=UUID(event.event_id),
     )
 
 
-def announce_batch(batch_id: str, project: str, verb: str, payload: dict[str, object]) -> None:
-    """`wtb.batch.<verb>`: started, finished, interrupted, failed."""
-    emit_event(
-        event=f"wtb.batch.{verb}",
-        resource={
-            "prefect.resource.id": f"wtb.batch.{batch_id}",
-            "prefect.resource.name": project,
-        },
-        payload=payload,
-    )
+def _name(event: DomainEvent) -> str:
+    if isinstance(event, ExecutionEvent) and event.case_id is not None:
+        return f"{event.case_id}-{event.repeat}"
+    said: Any = getattr(event, "project", None) or getattr(event, "node", None)
+    return str(said or event.subject)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import replace
 from functools import partial
@@ -11,12 +10,11 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, tags
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field
 
 from wtb_prefect.api.artifacts import ProgressArtifact, optional, publish_summary
-from wtb_prefect.api.events import announce_batch
+from wtb_prefect.api.events import mirrored_events
 from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.api.prefect_segments import PrefectSegmentRunner
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
@@ -38,7 +36,6 @@ from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.event_loop import run_in_thread, was_terminated
 from wtb_prefect.infrastructure.processes import is_alive, this_process
-from wtb_prefect.infrastructure.secrets import mask_secrets
 
 
 class FlowOptions(BaseModel):
@@ -111,7 +108,10 @@ def batch_test(
     where = None if locations is None else ProjectLocations.from_json(locations)
     with masked_errors():
         definition = load_project(project, where)
-        with open_session(definition) as session:
+        with (
+            mirrored_events(steps=definition.step_events) as bus,
+            open_session(definition, bus.publish) as session,
+        ):
             request = _request(session, matrix, cases, repeats, batch_id, share_prefixes)
             if options is not None:
                 request = replace(request, options=options.as_asked(request.options))
@@ -151,15 +151,12 @@ def _run(
             "its current directory: run it on Ray"
         )
     logger = get_run_logger()
-    plans: list[BatchPlan] = []
     progress: list[ProgressArtifact] = []
     runners: list[PrefectSegmentRunner] = []
 
     def on_plan(plan: BatchPlan) -> None:
         counts = {str(state): count for state, count in plan.counts.items() if count}
         logger.info("Batch %s: %s cells %s", plan.batch_id, len(plan.cells), counts)
-        announce_batch(plan.batch_id, definition.name, "started", {"cells": len(plan.cells)})
-        plans.append(plan)
         progress.append(ProgressArtifact(session.open_uow, plan).__enter__())
 
     def make_runner(scope: BatchScope) -> PrefectSegmentRunner:
@@ -177,10 +174,6 @@ def _run(
         with tags(f"project:{definition.name}"):
             # Not in the main thread: there a signal's exception could hit any callback of the loop.
             end = run_in_thread(run_batch_test(request, session, make_runner, run))
-    except BaseException as exc:  # told, then raised: what ended the batch is not decided here
-        for plan in plans:
-            announce_batch(plan.batch_id, definition.name, *_early_end(exc))
-        raise
     finally:
         for runner in runners:
             runner.close()
@@ -213,14 +206,6 @@ def _runner_of(
     )
 
 
-def _early_end(exc: BaseException) -> tuple[str, dict[str, object]]:
-    reason = mask_secrets(f"{type(exc).__name__}: {exc}")
-    if isinstance(exc, (SystemExit, TerminationSignal)):
-        return "cancelled", {"reason": reason}
-    interrupted = isinstance(exc, (KeyboardInterrupt, asyncio.CancelledError))
-    return "interrupted" if interrupted else "failed", {"reason": reason}
-
-
 def _slots(max_parallel: int) -> int:
     """How many chunks run at once: Ray's CPUs, or this machine's for threads."""
     context = FlowRunContext.get()
@@ -246,7 +231,6 @@ def _publish(
         return summary  # each call to a lost server takes seconds to fail
     with optional("summary artifact not created"):
         publish_summary(report, end.plan)
-    announce_batch(end.plan.batch_id, definition.name, "finished", summary)
     return summary
 
 

@@ -12,7 +12,7 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
-from wtb_prefect.api.events import announce_execution
+from wtb_prefect.api.events import mirrored_events
 from wtb_prefect.api.masked_errors import masked_errors
 from wtb_prefect.application.ask_execution import stop_execution
 from wtb_prefect.application.drive_execution import Controller
@@ -78,7 +78,13 @@ def run_workflow(
         variants=variants or {},
         breakpoints=breakpoints or (),
     )
-    with masked_errors(), open_session(load_project(project, where), announce_execution) as session:
+    with masked_errors():
+        definition = load_project(project, where)
+    with (
+        masked_errors(),
+        mirrored_events(steps=definition.step_events) as bus,
+        open_session(definition, bus.publish) as session,
+    ):
         by = Controller(owner=this_process(), is_alive=is_alive)
         with session.open_uow() as uow:
             found = uow.executions.get(execution_id)

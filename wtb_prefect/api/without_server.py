@@ -19,7 +19,6 @@ from prefect.states import Completed
 
 from wtb_prefect.api.ray_task_runner import SegmentRayTaskRunner
 from wtb_prefect.api.segment_task import execute_chunk
-from wtb_prefect.application.session import announce_nothing
 from wtb_prefect.errors import InfrastructureError
 
 _TRIES = 3
@@ -69,4 +68,4 @@ class WithoutServer:
 
 
 def _execute(**arguments: Any) -> Any:
-    return Completed(data=execute_chunk(**arguments, announce=announce_nothing))
+    return Completed(data=execute_chunk(**arguments))

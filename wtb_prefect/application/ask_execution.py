@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from wtb_prefect.application.drive_execution import Controller, audit, controlled
+from wtb_prefect.application.drive_execution import ACTOR, Controller, audit, controlled
 from wtb_prefect.application.session import Session
+from wtb_prefect.domain.events import stopped
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.execution_control import ControlRequest, Move, check_move
 
@@ -53,7 +54,7 @@ async def stop_execution(
             now = session.clock.now()
             known = replace(known, status=ExecutionStatus.CANCELLED, finished_at=now)
             uow.executions.save(known)
-            uow.audit_log.append(audit(known, known.status, session))
+            uow.record(stopped(known, now), ACTOR)
         uow.commit()
     return await _until_left(execution_id, session, by, wait) if is_live else known
 

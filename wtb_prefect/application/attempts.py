@@ -13,10 +13,10 @@ from wtb_prefect.application.run_attempt import Attempt, Terms, counted, run_att
 from wtb_prefect.application.session import Session
 from wtb_prefect.application.time_limit import deadline_of
 from wtb_prefect.domain.batch_test import Case
+from wtb_prefect.domain.events import ExecutionRetried
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.interfaces.workflow_engine import StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
-from wtb_prefect.domain.outbox import AuditEntry
 
 QUIET_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
@@ -71,19 +71,13 @@ def _record(attempt: Attempt, seconds: float, session: Session) -> Execution:
             finished_at=None,
         )
         uow.executions.save(going_on)
-        uow.audit_log.append(
-            AuditEntry(
-                at=session.clock.now(),
-                actor="run_segment",
-                action="execution.retried",
-                subject=going_on.execution_id,
-                details={
-                    "batch_id": going_on.batch_id,
-                    "retry": going_on.retries,
-                    "error": str(attempt.ended.error),
-                    "seconds": round(seconds, 3),
-                },
-            )
+        retried = ExecutionRetried(
+            at=session.clock.now(),
+            **ExecutionRetried.fields_of(going_on),
+            retry=going_on.retries,
+            error=str(attempt.ended.error),
+            seconds=round(seconds, 3),
         )
+        uow.record(retried, "run_segment")
         uow.commit()
     return going_on

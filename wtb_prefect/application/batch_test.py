@@ -80,6 +80,7 @@ async def run_batch_test(
     plan = claim_batch(plan, base, run, session)
     before = bodies_of(plan.batch_id, session)
     status: BatchStatus | None = BatchStatus.FAILED
+    reason = None
     try:
         if run.on_plan is not None:
             run.on_plan(plan)
@@ -93,13 +94,15 @@ async def run_batch_test(
         status = None
         if session.project.keep_checkpoints == "last":
             prune_completed(plan.batch_id, session)
-    except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
-        status = BatchStatus.CANCELLED if run.was_terminated() else BatchStatus.INTERRUPTED
+    except BaseException as exc:  # told, and raised on
+        reason = session.surroundings.mask(f"{type(exc).__name__}: {exc}")
+        if isinstance(exc, (KeyboardInterrupt, SystemExit, asyncio.CancelledError)):
+            status = BatchStatus.CANCELLED if run.was_terminated() else BatchStatus.INTERRUPTED
         raise
     finally:
         # From the ledger: a worker that died had recorded work that no result tells of.
         bodies = max(0, bodies_of(plan.batch_id, session) - before)
-        final = close_batch(plan, session, bodies, status)
+        final = close_batch(plan, session, bodies, status, reason)
         session.workspaces.clean_orphans()  # sweeps, too
     return BatchEnd(plan=plan, status=final, node_executions=bodies)
 

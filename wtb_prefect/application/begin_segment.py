@@ -10,6 +10,7 @@ from wtb_prefect.application.mock_nodes import marks_of
 from wtb_prefect.application.read_history import boundaries_behind
 from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.domain.checkpoint import SubgraphHeads, subgraph_heads
+from wtb_prefect.domain.events import ExecutionEvent, started
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus, Lineage
 from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import BlobId, thread_id
@@ -30,7 +31,8 @@ class ForkedFrom:
 class Begin:
     """What a stretch begins with: its row, where its subgraphs stand, what its store holds.
 
-    `sequence` is the number of its next record; `inherited` the answers used before a fork.
+    `sequence` is the number of its next record; `inherited` the answers used before a fork; `begun`
+    is what to tell of it with its first record.
     """
 
     execution: Execution
@@ -38,6 +40,7 @@ class Begin:
     heads: SubgraphHeads = field(default_factory=SubgraphHeads)
     store_id: BlobId | None = None
     inherited: int = 0
+    begun: ExecutionEvent | None = None
 
 
 def find_parent(uow: UnitOfWork, execution_id: str | None) -> ForkedFrom | None:
@@ -87,8 +90,12 @@ def begin_new(
     fork_of = None if parent is None else parent.execution
     point = find_past(execution, stretch, fork_of, scope, session)
     if point is not None:
-        return _taken_over(execution, point, scope, session)
-    return Begin(execution=execution) if parent is None else _forked(execution, parent, session)
+        begin = _taken_over(execution, point, scope, session)
+    elif parent is None:
+        begin = Begin(execution=execution)
+    else:
+        begin = _forked(execution, parent, session)
+    return replace(begin, begun=started(begin.execution, session.clock.now()))
 
 
 def _metadata(item: WorkItem, prepared: PreparedCase) -> dict[str, object]:

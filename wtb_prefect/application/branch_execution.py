@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wtb_prefect.application.drive_execution import Controller, Drive, audit, controlled, drive
+from wtb_prefect.application.drive_execution import ACTOR, Controller, Drive, controlled, drive
 from wtb_prefect.application.fork_at_point import begin_at_point, begin_links, fork_point
 from wtb_prefect.application.read_history import find_point
 from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.session import Session
 from wtb_prefect.application.start_execution import checked_breakpoints, checked_choices
+from wtb_prefect.domain.events import CheckpointBranched, started
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus
 from wtb_prefect.domain.execution_control import ExecutionControl
 
@@ -75,8 +76,18 @@ async def branch_execution(request: BranchRequest, session: Session, by: Control
         for link in links:
             uow.checkpoint_files.save(link)
         uow.execution_controls.save(control)
-        details = {"source": request.source_id, "checkpoint": request.checkpoint_id}
-        uow.audit_log.append(audit(fresh, "branched", session, **details, variants=chosen))
+        now = session.clock.now()
+        uow.record(started(begin.execution, now), ACTOR)
+        branched = CheckpointBranched(
+            at=now,
+            execution_id=request.execution_id,
+            batch_id=None,
+            checkpoint_id=request.checkpoint_id,
+            source_id=request.source_id,
+            variants=chosen,
+            edited=tuple(sorted(request.edit or {})),
+        )
+        uow.record(branched, ACTOR)
         uow.commit()
     begin = replace(begin, sequence=len(links))
     return await drive(begin, control, Drive(edit=request.edit), session)

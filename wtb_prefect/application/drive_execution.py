@@ -14,6 +14,7 @@ from wtb_prefect.application.run_attempt import Attempt, Terms, counted
 from wtb_prefect.application.session import Session
 from wtb_prefect.application.settle_workspace import is_kept, settle_workspace
 from wtb_prefect.domain.batch_test import Case, Owner
+from wtb_prefect.domain.events import stopped
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.execution_control import (
     ControlRequest,
@@ -25,6 +26,9 @@ from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Hold
 from wtb_prefect.domain.outbox import AuditEntry
 from wtb_prefect.errors import InvalidInputError, NotFoundError
+
+ACTOR = "execution_control"
+"""Who did it, in the audit log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,6 @@ async def drive(begin: Begin, control: ExecutionControl, how: Drive, session: Se
     except BaseException as exc:  # whatever it was, the execution is given back; raised on
         _give_back(control, exc, session)
         raise
-    session.announce(ended)
     if not is_kept(session.project.keep_workspaces, ended.status):
         attempt.workspace.remove()
         session.workspaces.sweep()
@@ -118,14 +121,14 @@ def _record_end(attempt: Attempt, control: ExecutionControl, session: Session) -
     with session.open_uow(write=True) as uow:
         attempt.recorder.write_end(uow)
         ended = counted(attempt.ended, attempt.recorder)
-        stopped = uow.execution_controls.asked(ended.execution_id) is ControlRequest.STOP
-        if stopped and ended.status is not ExecutionStatus.FAILED:
+        is_stopped = uow.execution_controls.asked(ended.execution_id) is ControlRequest.STOP
+        if is_stopped and ended.status is not ExecutionStatus.FAILED:
             # Also where the last node was running: who asked was told that it will be cancelled.
             ended = replace(ended, status=ExecutionStatus.CANCELLED)
         ended = settle_workspace(ended, attempt.workspace, session.project.keep_workspaces)
         uow.executions.save(ended)
         uow.execution_controls.save(replace(control, owner=None, asked=None))
-        uow.audit_log.append(audit(ended, ended.status, session, next=list(ended.next_nodes)))
+        uow.record(stopped(ended, session.clock.now()), ACTOR)
         uow.commit()
     return ended
 
@@ -137,11 +140,12 @@ def _give_back(control: ExecutionControl, exc: BaseException, session: Session) 
         found = uow.executions.get(control.execution_id)
         if found is None:
             return
-        stopped = uow.execution_controls.asked(found.execution_id) is ControlRequest.STOP
-        left = replace(found, status=ExecutionStatus.CANCELLED if stopped else status)
+        is_stopped = uow.execution_controls.asked(found.execution_id) is ControlRequest.STOP
+        left = replace(found, status=ExecutionStatus.CANCELLED if is_stopped else status)
         uow.executions.save(left)
         uow.execution_controls.save(replace(control, owner=None, asked=None))
-        uow.audit_log.append(audit(left, left.status, session, why=f"{type(exc).__name__}: {exc}"))
+        why = session.surroundings.mask(f"{type(exc).__name__}: {exc}")
+        uow.record(stopped(left, session.clock.now(), why), ACTOR)
         uow.commit()
 
 
@@ -149,7 +153,7 @@ def audit(execution: Execution, action: str, session: Session, **details: Any) -
     """What was done to an execution, for the audit log."""
     return AuditEntry(
         at=session.clock.now(),
-        actor="execution_control",
+        actor=ACTOR,
         action=f"execution.{action}",
         subject=execution.execution_id,
         details=details,

@@ -12,15 +12,14 @@ their own.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wtb_prefect.application.commit_tree import ReplayedTree
+from wtb_prefect.application.step_files import StepFiles
 from wtb_prefect.application.step_records import (
-    Change,
+    ACTOR,
     Front,
     KeepOutput,
     Record,
@@ -33,21 +32,18 @@ from wtb_prefect.application.step_records import (
     cut_off,
     result_of,
     runs_alone,
+    tell_visits,
 )
 from wtb_prefect.domain.checkpoint import SubgraphHeads
+from wtb_prefect.domain.events import ExecutionEvent, Tell, node_started, tell_nobody
 from wtb_prefect.domain.execution import Execution, Lineage, NodeFailure
 from wtb_prefect.domain.file_processing import (
     CheckpointFileLink,
-    FileCommit,
-    FileMemento,
-    commit_id_of,
 )
-from wtb_prefect.domain.identifiers import BlobId, CheckpointId
+from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.clock import Clock
-from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, TaskStart
-from wtb_prefect.domain.interfaces.workspace import Workspace
 from wtb_prefect.domain.mock_node import MOCK, KeptOutput
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, NodeStart, ReturnValue
@@ -61,38 +57,33 @@ ImplementationOf = Callable[[str, Mapping[str, str]], tuple[str, str]]
 class StepRecorder:
     """The `StepObserver` of one execution.
 
-    `tree` is what the workspace held at the last commit; `implementation_of` gives variant and
-    fingerprint of a node's code under the execution's choices; `heads` is where subgraphs stand;
-    `use_cache`: results of nodes may be kept and used; `mocked` are the nodes that are answered
-    for, with the mocks' fingerprints; `keep` makes a row of what a recorded node returned.
+    `files` are those of its workspace and store; `implementation_of` gives variant and fingerprint
+    of a node's code under the execution's choices; `heads` is where subgraphs stand; `use_cache`:
+    results of nodes may be kept and used; `mocked` are the nodes that are answered for, with the
+    mocks' fingerprints; `keep` makes a row of what a recorded node returned; `begun` is told with
+    the first record, `tell` of bodies as they are called.
     """
 
     execution: Execution
-    workspace: Workspace
-    tree: Mapping[str, FileMemento]
+    files: StepFiles
     open_uow: OpenUnitOfWork
-    tracker: FileTracker
     clock: Clock
     implementation_of: ImplementationOf
     sequence: int = 0
     unsaved_execution: bool = True
     use_cache: bool = False
     heads: SubgraphHeads = field(default_factory=SubgraphHeads)
-    store_id: BlobId | None = None
     mocked: Mapping[str, str] = field(default_factory=dict)
     keep: KeepOutput | None = None
+    tell: Tell = tell_nobody
+    begun: ExecutionEvent | None = None
     spent: Spent = field(default_factory=Spent)
-    commit_id: str | None = field(init=False)
     answers: Mapping[str, int] = field(init=False)
     _fronts: dict[str, Front] = field(init=False)
     _unwritten_spent: Spent = field(default_factory=Spent)
-    _commit: FileCommit | None = None
-    _replayed: ReplayedTree | None = None
     _unwritten: list[Record] = field(default_factory=list)
-    _store_changed: Callable[[], bytes | None] | None = None
 
     def __post_init__(self) -> None:
-        self.commit_id = self.execution.commit_id
         self.answers = self.execution.answers
         self._fronts = {ns: Front(head, -2) for ns, head in self.heads.all.items()}
         self._fronts[""] = Front(self.execution.head, self.execution.step)
@@ -118,6 +109,7 @@ class StepRecorder:
         """See `StepObserver.body_called`."""
         self._visit(task_id, node, namespace).calls += 1
         self._unwritten_spent.bodies += 1
+        self.tell(node_started(self.execution, task_id, node, namespace, self.clock.now()))
 
     async def node_start(self, task_id: str) -> NodeStart | None:
         """See `StepObserver.node_start`; the files have to be those of the last commit."""
@@ -126,19 +118,17 @@ class StepRecorder:
             return None
         if not runs_alone(found[1], (visit for _, _, visit in self._open_visits())):
             return None
-        if self.workspace.is_made:
-            snapshot = await asyncio.to_thread(self.workspace.snapshot)
-            if snapshot is None or any(snapshot.changes_since(self.tree)):
-                return None
-        return NodeStart(batch_id=self.execution.batch_id, commit_id=self.commit_id, tree=self.tree)
+        if not await self.files.are_as_recorded():
+            return None
+        files = self.files
+        return NodeStart(
+            batch_id=self.execution.batch_id, commit_id=files.commit_id, tree=files.tree
+        )
 
     async def replay(self, result: NodeResult) -> None:
         """See `StepObserver.replay`; the next record commits the files."""
         if result.changed or result.removed:
-            after = ReplayedTree(self.tree, result.changed, result.removed)
-            # Copies files if the folder is made: not in the event loop.
-            await asyncio.to_thread(self.workspace.replay, result.changed, result.removed, after)
-            self._replayed = after
+            await self.files.replay(result.changed, result.removed)
 
     def keep_result(self, task_id: str, value: ReturnValue) -> None:
         """See `StepObserver.keep_result`."""
@@ -204,40 +194,13 @@ class StepRecorder:
         found = self._find(task_id)
         if found is None or self.keep is None:
             return
-        _, changed, removed = await self._change() or (None, (), ())
+        _, changed, removed = await self.files.change() or (None, (), ())
         kept = KeptOutput(place=place, value=output, changed=changed, removed=removed)
         found[1].result = self.keep(found[1].node, task_id, kept)
 
     async def checkpoint_coming(self) -> None:
         """See `StepObserver.checkpoint_coming`."""
-        if self._store_changed is not None and (content := self._store_changed()) is not None:
-            # As durable as files are, before the checkpoint that goes with it.
-            (stored,) = await asyncio.to_thread(self.tracker.store_texts, [("store", content)])
-            self.store_id = stored.blob_id
-        if (change := await self._change()) is None:
-            return
-        files, changed, removed = change
-        self._replayed = None
-        if changed or removed:
-            self._commit = FileCommit(
-                commit_id=commit_id_of(self.commit_id, changed, removed),
-                parent_id=self.commit_id,
-                execution_id=self.execution.execution_id,
-                changed=changed,
-                removed=removed,
-                created_at=self.clock.now(),
-            )
-            self.tree = files
-
-    async def _change(self) -> Change | None:
-        """The files now, and what was changed and removed since the last commit."""
-        if self.workspace.is_made:
-            # Hashing many or large files would hold up every other execution of this process.
-            if (snapshot := await asyncio.to_thread(self.workspace.snapshot)) is None:
-                return None
-            return snapshot.files, *snapshot.changes_since(self.tree)
-        done = self._replayed
-        return None if done is None else (done, done.changed, done.removed)
+        await self.files.save()
 
     def checkpoint_saved(self, saved: SavedCheckpoint) -> None:
         """See `StepObserver.checkpoint_saved`."""
@@ -265,7 +228,7 @@ class StepRecorder:
 
     def store_opened(self, changed: Callable[[], bytes | None]) -> None:
         """See `StepObserver.store_opened`."""
-        self._store_changed = changed
+        self.files.store_changed = changed
 
     def begin_at(self, lineage: Lineage, inherited: int) -> None:
         """Notes where a fork begins, and what of its subgraphs came with it; written with what
@@ -304,6 +267,7 @@ class StepRecorder:
         ]
         if failed:
             uow.node_boundaries.save_many(failed)
+            tell_visits(uow, failed, self.execution, self.clock.now())
 
     def _front(self, namespace: str) -> Front:
         return self._fronts.setdefault(namespace, Front(None, -2))
@@ -339,21 +303,22 @@ class StepRecorder:
         transaction is committed."""
         if self.unsaved_execution:
             uow.executions.save(replace(self.execution, answers=self.answers))
+        if self.begun is not None:
+            uow.record(self.begun, ACTOR)
         # A body that is still running is not saved work: it counts when its visit ends.
         running = sum(v.calls for _, _, v in self._open_visits() if not v.finished)
         bodies = self._unwritten_spent.bodies - running
         hits = self._unwritten_spent.cache_hits
         for record in self._unwritten:
-            record.write(uow)
+            record.write(uow, self.execution)
         if self._unwritten and self.head is not None:
-            uow.executions.advance(
-                self.execution.execution_id, self.head, self.step, self.commit_id, bodies, hits
-            )
+            known, commit_id = self.execution.execution_id, self.files.commit_id
+            uow.executions.advance(known, self.head, self.step, commit_id, bodies, hits)
             return Spent(bodies, hits)
         return Spent()
 
     def _written(self, written: Spent) -> None:
-        self.unsaved_execution = False
+        self.unsaved_execution, self.begun = False, None
         self._unwritten.clear()
         bodies, hits = written.bodies, written.cache_hits
         self._unwritten_spent.bodies -= bodies
@@ -398,18 +363,17 @@ class StepRecorder:
         """
         now = self.clock.now()
         events: list[OutboxEvent] = []
-        commit, self._commit = self._commit, None
+        commit = self.files.take()
         if commit is not None:
-            self.commit_id = commit.commit_id
             kind = OutboxEventType.FILE_COMMIT_VERIFY
-            events.append(claim(kind, self.execution.execution_id, self.commit_id, now))
+            events.append(claim(kind, self.execution.execution_id, commit.commit_id, now))
         front = self._front(namespace)
         kept = [(v, v.kept) for v in front.visits.values() if saved is not None and v.kept]
         results = tuple(result_of(v, value, self.execution, commit, now) for v, value in kept)
         link = CheckpointFileLink(
             execution_id=self.execution.execution_id,
             checkpoint_id=checkpoint_id,
-            commit_id=self.commit_id,
+            commit_id=self.files.commit_id,
             pending=saved is None or bool(namespace),
             sequence=self.sequence,
             step=front.step if saved is None else saved.step,
@@ -419,7 +383,7 @@ class StepRecorder:
             namespace=namespace,
             answers=len(self.answers),
             exact=saved is None or saved.exact,
-            store_id=self.store_id,
+            store_id=self.files.store_id,
         )
         self.sequence += 1
         if claimed and not namespace:

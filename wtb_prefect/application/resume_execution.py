@@ -7,9 +7,9 @@ from typing import Any
 
 from wtb_prefect.application.begin_segment import begin_retry
 from wtb_prefect.application.drive_execution import (
+    ACTOR,
     Controller,
     Drive,
-    audit,
     claim,
     controlled,
     drive,
@@ -17,6 +17,7 @@ from wtb_prefect.application.drive_execution import (
 from wtb_prefect.application.put_thread_back import put_thread_back
 from wtb_prefect.application.session import Session
 from wtb_prefect.application.start_execution import checked_breakpoints
+from wtb_prefect.domain.events import ExecutionResumed
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.execution_control import Move, check_move
 from wtb_prefect.domain.identifiers import thread_id
@@ -52,8 +53,14 @@ async def resume_execution(
     answers = _answers(value, standing.questions, edit)
     with session.open_uow(write=True) as uow:
         going_on, control = claim(uow, execution_id, stops, by)
-        details = {"edited": sorted(edit or {}), "answered": len(answers), "stepping": stepping}
-        uow.audit_log.append(audit(known, "resumed", session, **details))
+        resumed = ExecutionResumed(
+            at=session.clock.now(),
+            **ExecutionResumed.fields_of(known),
+            edited=tuple(sorted(edit or {})),
+            answered=len(answers),
+            stepping=stepping,
+        )
+        uow.record(resumed, ACTOR)
         uow.commit()
     how = Drive(stepping=stepping, edit=edit, answers=answers)
     if going_on.head is not None:

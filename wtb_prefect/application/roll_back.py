@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from wtb_prefect.application.commit_tree import CommitTree
-from wtb_prefect.application.drive_execution import Controller, audit, controlled
+from wtb_prefect.application.drive_execution import ACTOR, Controller, controlled
 from wtb_prefect.application.find_past import inherited_of
 from wtb_prefect.application.fork_at_point import ForkPoint, begin_links, fork_point
 from wtb_prefect.application.put_thread_back import put_thread_back
@@ -20,6 +21,7 @@ from wtb_prefect.application.session import Session
 from wtb_prefect.application.step_records import claim, claims_of
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.checkpoint import Checkpoint, subgraph_heads
+from wtb_prefect.domain.events import CheckpointRolledBack, FilesRestored, FilesVerified
 from wtb_prefect.domain.execution import Execution, ExecutionStatus, Lineage
 from wtb_prefect.domain.execution_control import Move, check_move
 from wtb_prefect.domain.file_processing import CheckpointFileLink
@@ -42,6 +44,7 @@ def roll_back(
 
     Raises:
         IllegalMoveError: it cannot be rolled back as it stands.
+        FileTrackingError: files of that point are missing or damaged; nothing was changed.
     """
     with session.open_uow() as uow:
         before, control = controlled(uow, execution_id)
@@ -49,6 +52,8 @@ def roll_back(
     holder = holder_of(execution_id, place, session)
     with session.open_uow() as uow:
         future = _future(uow, before, fork_point(uow, holder, place))
+    tree = CommitTree(session.open_uow, future.point.link.commit_id)
+    session.tracker.verify(tree.values())
     if future.exists:
         begun = before.lineage if future.whole else None
         first = begun.checkpoint_id if begun else place.checkpoint_id
@@ -60,8 +65,9 @@ def roll_back(
                 f"execution {execution_id} was moved by another process just now; look again"
             )
         after = _rolled_back(uow, before, place, future, archive_id, session)
+        _record(uow, before, after, archive_id if future.exists else None, len(tree), session)
         uow.commit()
-    return _stores_follow(after, session)
+    return _stores_follow(after, tree, session)
 
 
 def point_to_return_to(
@@ -158,9 +164,29 @@ def _rolled_back(
     subject = f"{link.checkpoint_id}:{link.commit_id or ''}:{archive_id}"
     kind = OutboxEventType.ROLLBACK_FILE_RESTORE
     uow.outbox.add_many([claim(kind, before.execution_id, subject, now)])
-    details = {"checkpoint": link.checkpoint_id, "from": before.head, "kept_as": archive_id}
-    uow.audit_log.append(audit(after, "rolled_back", session, **details))
     return after
+
+
+def _record(
+    uow: UnitOfWork,
+    before: Execution,
+    after: Execution,
+    kept_as: str | None,
+    files: int,
+    session: Session,
+) -> None:
+    assert after.head is not None
+    said: dict[str, Any] = {"at": session.clock.now(), "execution_id": after.execution_id}
+    if after.commit_id is not None:
+        uow.record(FilesVerified(**said, commit_id=after.commit_id, files=files), ACTOR)
+    rolled_back = CheckpointRolledBack(
+        **said,
+        batch_id=after.batch_id,
+        checkpoint_id=after.head,
+        left=before.head,
+        kept_as=kept_as,
+    )
+    uow.record(rolled_back, ACTOR)
 
 
 def _rebased(uow: UnitOfWork, execution: Execution, point: ForkPoint) -> Execution:
@@ -210,7 +236,7 @@ def _archive(
             uow.outbox.add_many(claims_of(replace(link, execution_id=archive_id)))
 
 
-def _stores_follow(after: Execution, session: Session) -> Execution:
+def _stores_follow(after: Execution, tree: CommitTree, session: Session) -> Execution:
     """The thread ends at the head, and a folder that is there holds the files of that point."""
     assert after.head is not None
     thread = thread_id(after.execution_id)
@@ -224,8 +250,16 @@ def _stores_follow(after: Execution, session: Session) -> Execution:
         with session.open_uow(write=True) as uow:
             uow.executions.save(after)
             uow.commit()
-    tree = CommitTree(session.open_uow, after.commit_id)
     workspace = session.workspaces.open(after.execution_id, label_of(after), tree)
-    if session.workspaces.size(after.execution_id, label_of(after)):
-        workspace.path()
+    if workspace.put_back() is not None and after.commit_id is not None:
+        restored = FilesRestored(
+            at=session.clock.now(),
+            execution_id=after.execution_id,
+            commit_id=after.commit_id,
+            files=len(tree),
+            path=label_of(after),
+        )
+        with session.open_uow(write=True) as uow:
+            uow.record(restored, ACTOR)
+            uow.commit()
     return after

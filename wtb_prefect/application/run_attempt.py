@@ -15,6 +15,7 @@ from wtb_prefect.application.mock_nodes import item_mocks
 from wtb_prefect.application.record_steps import StepRecorder
 from wtb_prefect.application.recorded_nodes import kept_result
 from wtb_prefect.application.session import BatchScope, Session
+from wtb_prefect.application.step_files import StepFiles
 from wtb_prefect.application.time_limit import Deadline, advance_until
 from wtb_prefect.application.trace_labels import trace_labels
 from wtb_prefect.application.workspace_label import label_of
@@ -99,22 +100,33 @@ async def run_attempt(
     """Runs an execution from where it stands, until it stops; the end is not recorded yet."""
     execution = begin.execution
     tree = CommitTree(session.open_uow, execution.commit_id)
-    workspace = session.workspaces.open(execution.execution_id, label_of(execution), tree)
-    recorder = StepRecorder(
-        execution=execution,
+    parent_id = execution.lineage.parent_id if execution.lineage else None
+    workspace = session.workspaces.open(
+        execution.execution_id, label_of(execution), tree, parent_id
+    )
+    files = StepFiles(
+        execution_id=execution.execution_id,
         workspace=workspace,
         tree=tree,
-        open_uow=session.open_uow,
+        commit_id=execution.commit_id,
         tracker=session.tracker,
+        clock=session.clock,
+        store_id=begin.store_id,
+    )
+    recorder = StepRecorder(
+        execution=execution,
+        files=files,
+        open_uow=session.open_uow,
         clock=session.clock,
         implementation_of=session.engine.implementation_of,
         sequence=begin.sequence,
         unsaved_execution=begin.sequence == 0,
         use_cache=terms.use_cache,
         heads=begin.heads,
-        store_id=begin.store_id,
         mocked=terms.mocked,
         keep=partial(kept_result, execution, session),
+        tell=session.tell,
+        begun=begin.begun,
     )
     if execution.lineage is not None and begin.sequence == 0:
         recorder.begin_at(execution.lineage, begin.inherited)
@@ -141,7 +153,7 @@ def _request(
         input=case.state if execution.head is None else None,
         step=execution.step,
         head=execution.head,
-        workspace=recorder.workspace,
+        workspace=recorder.files.workspace,
         tags={"wtb_case_id": case.id, "wtb_execution_id": execution.execution_id},
         trace=trace_labels(execution, session.project.name),
         subgraphs_under_way=bool(begin.heads.under_way),
@@ -168,7 +180,7 @@ def _ended(
         status=_STATUS[stop.kind],
         head=recorder.head,
         step=recorder.step,
-        commit_id=recorder.commit_id,
+        commit_id=recorder.files.commit_id,
         split_nodes=tuple(order) if at_gate else (),
         next_nodes=stop.gates or stop.next_nodes,
         error=error,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -15,6 +15,7 @@ from wtb_prefect.application.load_case import store_case
 from wtb_prefect.application.mock_nodes import dump_mocks, load_mocks
 from wtb_prefect.application.plan_batch import BatchPlan, compare_again
 from wtb_prefect.application.session import BatchScope, Session, cell_id_of
+from wtb_prefect.application.tell_variants import CompletedVariants
 from wtb_prefect.application.warn_of_files_outside import warn_of_files_outside
 from wtb_prefect.domain.batch_test import (
     BatchStatus,
@@ -22,6 +23,15 @@ from wtb_prefect.domain.batch_test import (
     Owner,
     RunOptions,
     VariantCombination,
+)
+from wtb_prefect.domain.events import (
+    BatchCancelled,
+    BatchEnded,
+    BatchFailed,
+    BatchFinished,
+    BatchInterrupted,
+    BatchStarted,
+    files_committed,
 )
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.file_processing import FileCommit
@@ -46,6 +56,16 @@ SUSPICIOUS = 2
 
 _RETURNS = 8
 """How many chunks may hand their forks back: bounds the number of chunks of a batch."""
+
+
+ACTOR = "run_batch"
+
+_ENDED: Mapping[BatchStatus | None, type[BatchEnded]] = {
+    None: BatchFinished,
+    BatchStatus.INTERRUPTED: BatchInterrupted,
+    BatchStatus.CANCELLED: BatchCancelled,
+    BatchStatus.FAILED: BatchFailed,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +111,14 @@ def claim_batch(
         _refuse_if_busy(uow.batch_tests.get(plan.batch_id), run.is_alive)
         written = _write_request(uow, plan, base, session)
         uow.batch_tests.own(plan.batch_id, run.owner, run.runner_name, session.clock.now())
-        uow.audit_log.append(
-            _audit(session, "batch.started", plan.batch_id, runner=run.runner_name)
+        started = BatchStarted(
+            at=session.clock.now(),
+            batch_id=plan.batch_id,
+            project=session.project.name,
+            runner=run.runner_name,
+            cells=len(plan.cells),
         )
+        uow.record(started, ACTOR)
         uow.commit()
     return written
 
@@ -114,6 +139,7 @@ def _write_request(
         commits += [] if commit is None else [commit]
     for commit in commits:
         uow.file_commits.add(commit)
+        uow.record(files_committed(commit), ACTOR)
     uow.outbox.add_many([_commit_claim(commit, session) for commit in commits])
     uow.cases.save_many(cases)
     current = compare_again(plan, uow)
@@ -208,6 +234,7 @@ async def run_items(
     """Deals items to the runner until all have ended, or until a failure stops the batch."""
     dealer = _Dealer(ready=list(items), slots=runner.slots, roots=len(items))
     outside: set[str] = set()
+    variants = CompletedVariants(plan.batch_id, session)
     while dealer.ready or runner.in_flight:
         while dealer.ready and runner.in_flight < runner.slots:
             runner.submit(dealer.next_chunk(runner.slots - runner.in_flight))
@@ -215,20 +242,35 @@ async def run_items(
         outside.update(result.files_outside)
         dealer.ready.extend(result.remaining)
         _give_up(dealer.take_back(result), result.lost_reason, plan, session)
+        variants.tell()
         if plan.options.fail_fast and is_stopped(plan.batch_id, session):
             dealer.ready.clear()
     warn_of_files_outside(outside)
 
 
 def close_batch(
-    plan: BatchPlan, session: Session, node_executions: int, status: BatchStatus | None = None
+    plan: BatchPlan,
+    session: Session,
+    node_executions: int,
+    status: BatchStatus | None = None,
+    reason: str | None = None,
 ) -> BatchStatus:
-    """Sets the final status: `status`, or what the cells say; releases ownership."""
+    """Sets the final status: what the cells say, or `status` if it ended early for a `reason`;
+    releases ownership."""
     now = session.clock.now()
     with session.open_uow(write=True) as uow:
         final = status or _status(uow, plan)
         uow.batch_tests.finish(plan.batch_id, final, node_executions, now)
-        uow.audit_log.append(_audit(session, f"batch.{final}", plan.batch_id))
+        ended = _ENDED[status](
+            at=now,
+            batch_id=plan.batch_id,
+            project=session.project.name,
+            status=str(final),
+            cells={str(s): n for s, n in uow.cells.count(plan.batch_id).items() if n},
+            node_executions=node_executions,
+            reason=reason,
+        )
+        uow.record(ended, ACTOR)
         uow.commit()
     return final
 
@@ -378,5 +420,5 @@ def _status(uow: UnitOfWork, plan: BatchPlan) -> BatchStatus:
 
 def _audit(session: Session, action: str, subject: str, **details: object) -> AuditEntry:
     return AuditEntry(
-        at=session.clock.now(), actor="run_batch", action=action, subject=subject, details=details
+        at=session.clock.now(), actor=ACTOR, action=action, subject=subject, details=details
     )

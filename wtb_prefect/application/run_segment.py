@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from wtb_prefect.application.attempts import run_attempts
@@ -25,6 +25,7 @@ from wtb_prefect.application.session import BatchScope, PreparedCase, Session
 from wtb_prefect.application.settle_workspace import is_kept, settle_workspace
 from wtb_prefect.application.workspace_label import label_of
 from wtb_prefect.domain.evaluation import EvaluationResult
+from wtb_prefect.domain.events import ExecutionResumed, stopped
 from wtb_prefect.domain.execution import (
     Execution,
     ExecutionKind,
@@ -35,7 +36,6 @@ from wtb_prefect.domain.interfaces.segment_runner import WorkItem
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import StopKind
 from wtb_prefect.domain.interfaces.workspace import Workspace
-from wtb_prefect.domain.outbox import AuditEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,8 @@ async def run_segment(item: WorkItem, scope: BatchScope, session: Session) -> Se
     if known is not None and known.status.is_final and not _is_retried(known, scope):
         return await _already_done(item, known, prepared, scope, session)
     if known is not None and known.head is not None:
-        begin = rewound(known, session)
+        resumed = ExecutionResumed(at=session.clock.now(), **ExecutionResumed.fields_of(known))
+        begin = replace(rewound(known, session), begun=resumed)
     else:
         begin = begin_new(item, stretch, parent, prepared, scope, session)
     return await _run(item, begin, prepared, scope, session)
@@ -146,7 +147,6 @@ async def _run(
     policy = session.project.keep_workspaces
     ended = settle_workspace(ended, workspace, policy)
     _record_end(item, ended, recorder, results, scope, session)
-    session.announce(ended)
     if not is_kept(policy, ended.status):
         workspace.remove()
     children = _children(item, ended, scope) if stop.kind is StopKind.GATE else ()
@@ -167,19 +167,12 @@ def _record_end(
 ) -> None:
     with session.open_uow(write=True) as uow:
         recorder.write_end(uow)
-        uow.executions.save(counted(ended, recorder))
+        final = counted(ended, recorder)
+        uow.executions.save(final)
         if ended.kind is not ExecutionKind.SEGMENT:
             uow.evaluation_results.replace(ended.execution_id, results)
             _resolve(uow, item, scope, ended)
-        uow.audit_log.append(
-            AuditEntry(
-                at=session.clock.now(),
-                actor="run_segment",
-                action=f"execution.{'forked' if ended.split_nodes else ended.status}",
-                subject=ended.execution_id,
-                details={"batch_id": scope.batch_id, "next": list(ended.next_nodes)},
-            )
-        )
+        uow.record(stopped(final, session.clock.now()), "run_segment")
         uow.commit()
 
 

@@ -10,7 +10,7 @@ from wtb_prefect.application.plan_batch import BatchPlan
 from wtb_prefect.application.read_history import read_files, read_history
 from wtb_prefect.application.read_self_check import SELF_CHECKED
 from wtb_prefect.application.run_segment import run_segment
-from wtb_prefect.application.session import BatchScope, Session, announce_nothing
+from wtb_prefect.application.session import BatchScope, Session
 from wtb_prefect.domain.batch_test import BatchCell
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import digest, thread_id
@@ -69,7 +69,7 @@ def _apart(scope: BatchScope, session: Session) -> tuple[BatchScope, Session]:
     roots = (*scope.roots, f"self-check {started}")
     alone = replace(scope, roots=roots, marks={"self_check": started})
     project = replace(session.project, evaluators=())
-    quiet = replace(session, project=project, evaluator_fingerprints={}, announce=announce_nothing)
+    quiet = replace(session, project=project, evaluator_fingerprints={})
     return alone, quiet
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from wtb_prefect.application.retry_policy import Backoff
 from wtb_prefect.domain.batch_test import Case, RunOptions, StoredCase, VariantCombination
 from wtb_prefect.domain.evaluation import EvaluatorSpec
+from wtb_prefect.domain.events import Tell
 from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import digest, stable_id
@@ -25,20 +26,15 @@ from wtb_prefect.domain.mock_node import NodeMock
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.project import ProjectDefinition
 
-Announce = Callable[[Execution], None]
-
-
-def announce_nothing(execution: Execution) -> None:
-    """Where nobody listens."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One project with its stores open.
 
-    `announce` is told of each execution that ended, after its rows are durable. `resolve` imports
-    what an import path names; `fingerprint` identifies the code of a function. `answer_functions`
-    are those of the cases of this process, by case id: a function need not be importable here.
+    `tell` is told what happens and is no claim of the ledger; what is, its units of work tell.
+    `resolve` imports what an import path names; `fingerprint` identifies the code of a function.
+    `answer_functions` are those of the cases of this process, by case id: a function need not be
+    importable here.
     """
 
     project: ProjectDefinition
@@ -50,7 +46,7 @@ class Session:
     codec: CaseCodec
     clock: Clock
     evaluator_fingerprints: Mapping[str, str]
-    announce: Announce
+    tell: Tell
     surroundings: Surroundings
     resolve: Callable[[str], Any]
     fingerprint: Callable[[Any], str]

@@ -9,9 +9,10 @@ from typing import Any
 
 from wtb_prefect.application.begin_segment import Begin
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
-from wtb_prefect.application.drive_execution import Controller, Drive, audit, drive
+from wtb_prefect.application.drive_execution import ACTOR, Controller, Drive, drive
 from wtb_prefect.application.matrix import expand_matrix
 from wtb_prefect.application.session import Session
+from wtb_prefect.domain.events import started
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus
 from wtb_prefect.domain.execution_control import ExecutionControl
 from wtb_prefect.errors import NotFoundError
@@ -64,7 +65,7 @@ async def start_execution(request: RunRequest, session: Session, by: Controller)
             uow.file_commits.add(base)
         uow.executions.add(execution)
         uow.execution_controls.save(control)
-        uow.audit_log.append(audit(execution, "started", session, choices=dict(choices)))
+        uow.record(started(execution, session.clock.now()), ACTOR)
         uow.commit()
     return await drive(Begin(execution=execution), control, Drive(), session)
 

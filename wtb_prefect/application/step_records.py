@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from wtb_prefect.domain.events import checkpoint_created, files_committed, node_ended
 from wtb_prefect.domain.execution import Execution, NodeFailure
-from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, FileMemento
+from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.mock_node import KeptOutput
@@ -15,11 +16,11 @@ from wtb_prefect.domain.node_boundary import BoundaryStatus, NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult, ReturnValue
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType, event_id
 
-Change = tuple[Mapping[str, FileMemento], tuple[FileMemento, ...], tuple[str, ...]]
-"""All files, and of them what was changed and removed."""
-
 KeepOutput = Callable[[str, str, KeptOutput], NodeResult]
 """Makes the row of what a node (1) returned for a task (2)."""
+
+ACTOR = "record_steps"
+"""Who did it, in the audit log."""
 
 
 @dataclass(slots=True)
@@ -155,19 +156,31 @@ class Record:
         """Whether it says anything of bodies that ran."""
         return bool(self.boundaries or self.exits)
 
-    def write(self, uow: UnitOfWork) -> None:
+    def write(self, uow: UnitOfWork, execution: Execution) -> None:
         """Adds the rows to a unit of work."""
         if self.boundaries:
             uow.node_boundaries.save_many(self.boundaries)
+            tell_visits(uow, self.boundaries, execution, self.link.created_at)
         if self.exits:
             link = self.link
             uow.node_boundaries.set_exit(link.execution_id, self.exits, link.checkpoint_id)
         if self.commit is not None:
             uow.file_commits.add(self.commit)
+            uow.record(files_committed(self.commit), ACTOR)
         for result in self.results:
             uow.node_results.add(result)
         uow.checkpoint_files.save(self.link)
         uow.outbox.add_many(self.events)
+        if any(event.type is OutboxEventType.CHECKPOINT_VERIFY for event in self.events):
+            uow.record(checkpoint_created(self.link, execution.batch_id), ACTOR)
+
+
+def tell_visits(
+    uow: UnitOfWork, visits: Iterable[NodeBoundary], execution: Execution, now: datetime
+) -> None:
+    """Of visits that are over, once the unit of work is committed."""
+    for visit in visits:
+        uow.record(node_ended(visit, execution.batch_id, now), ACTOR)
 
 
 @dataclass(slots=True)

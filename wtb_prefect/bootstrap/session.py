@@ -10,9 +10,10 @@ from functools import partial
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from wtb_prefect.application.evaluate import check_evaluator
-from wtb_prefect.application.session import Announce, Session, announce_nothing
+from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.blobs import open_blobs
 from wtb_prefect.bootstrap.stores import open_databases, open_workspaces
+from wtb_prefect.domain.events import Tell, tell_nobody
 from wtb_prefect.domain.interfaces.remote_calls import RemoteCalls
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectDefinition
@@ -45,14 +46,14 @@ from wtb_prefect.infrastructure.workflow.surroundings import ProcessSurroundings
 @contextmanager
 def open_session(
     project: ProjectDefinition,
-    announce: Announce = announce_nothing,
+    tell: Tell = tell_nobody,
     remote_calls: RemoteCalls | None = None,
     around: AroundExecutor | None = None,
 ) -> Iterator[Session]:
     """A project with its graph checked and its stores open; closes what it opened.
 
-    Bodies of remote nodes run through `remote_calls`, without it in their place. `around` is put
-    around the executor of every node.
+    `tell` is told what happens. Bodies of remote nodes run through `remote_calls`, without it in
+    their place. `around` is put around the executor of every node.
 
     Raises:
         NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
@@ -62,7 +63,7 @@ def open_session(
     where, surroundings = project.locations, ProcessSurroundings(project)
     ignored = ignored_files(project.ignore_files, where.workspace)
     with open_databases(where, graph.serializer) as (database, checkpoints):
-        open_uow = partial(SqlAlchemyUnitOfWork, database)
+        open_uow = partial(SqlAlchemyUnitOfWork, database, tell=tell)
         chain = partial(
             ExecutorChain,
             surroundings=surroundings,
@@ -78,10 +79,10 @@ def open_session(
             open_uow=open_uow,
             checkpoints=checkpoints,
             tracker=tracker,
-            workspaces=open_workspaces(where, blobs, tracker),
+            workspaces=open_workspaces(where, blobs, tracker, tell),
             codec=MsgpackCaseCodec(graph.serializer),
             clock=SystemClock(),
-            announce=announce,
+            tell=tell,
             resolve=load_attribute,
             fingerprint=fingerprint_code,
             surroundings=surroundings,

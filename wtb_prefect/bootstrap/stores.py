@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from wtb_prefect.application.stores import OpenStores
 from wtb_prefect.bootstrap.blobs import open_blobs
 from wtb_prefect.bootstrap.ledger import open_database
+from wtb_prefect.domain.events import Tell, tell_nobody
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
@@ -43,12 +44,16 @@ def open_databases(
 
 
 def open_workspaces(
-    where: ProjectLocations, blobs: BlobStore, tracker: LocalFileTracker
+    where: ProjectLocations,
+    blobs: BlobStore,
+    tracker: LocalFileTracker,
+    tell: Tell = tell_nobody,
 ) -> FolderWorkspaces:
     """The workspaces of a project, with the folders that its base workspace has for them."""
     base = where.workspace
     standing = [name for name in _STANDING if base is not None and (base / name).is_dir()]
-    return FolderWorkspaces(where.output_dir / "workspaces", tracker, blobs.strategy, standing)
+    root = where.output_dir / "workspaces"
+    return FolderWorkspaces(root, tracker, blobs.strategy, standing, tell)
 
 
 @contextmanager

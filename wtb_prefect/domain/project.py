@@ -77,6 +77,7 @@ class ProjectDefinition:
     keep_checkpoints: KeepCheckpoints = "all"
     ignore_files: tuple[str, ...] = ()
     keep_workspaces: KeepWorkspaces = "failed"
+    step_events: bool = False
 
     @property
     def workflow_id(self) -> str:

@@ -9,6 +9,7 @@ from wtb_prefect.application.read_history import find_execution
 from wtb_prefect.application.session import Session
 from wtb_prefect.bootstrap.ledger import open_ledger
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.events import Tell
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import workflow_id_of
 from wtb_prefect.errors import GraphError, NotFoundError
@@ -18,8 +19,9 @@ from wtb_prefect.sdk.workflow_project import WorkflowProject
 class GraphSessions:
     """Opens each graph once; `close` closes them all."""
 
-    def __init__(self, project: WorkflowProject) -> None:
+    def __init__(self, project: WorkflowProject, tell: Tell) -> None:
         self._project = project
+        self._tell = tell
         self._stack = ExitStack()
         self._own: Session | None = None
         self._by_path: dict[str, Session] = {}
@@ -81,4 +83,4 @@ class GraphSessions:
         return found, None if control is None else control.graph
 
     def _open(self, graph: Any) -> Session:
-        return self._stack.enter_context(open_session(self._project.definition(graph)))
+        return self._stack.enter_context(open_session(self._project.definition(graph), self._tell))

@@ -43,6 +43,7 @@ from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.log_line import LogLine
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.infrastructure.event_loop import run_blocking, was_terminated
+from wtb_prefect.infrastructure.events.event_bus import EventBus
 from wtb_prefect.infrastructure.inline_runner import InlineRunner
 from wtb_prefect.infrastructure.node_threads import GRACE_SECONDS, nodes_left_behind
 from wtb_prefect.infrastructure.processes import is_alive, this_process
@@ -65,13 +66,17 @@ class TestBench(ExecutionControl):
 
     Usable as a context manager; `close()` ends its connections. Every blocking method works inside
     a running event loop too, and has an async twin where awaiting makes sense.
+
+    `events` tells what happens (classes: `wtb_prefect.events`) as far as it happens in this
+    process: everything with runners `inline` and `threads`, and with `ray` what is the batch's.
     """
 
     __test__ = False  # pytest would take the name for a test class
 
     def __init__(self, project: WorkflowProject) -> None:
         self.project = project
-        self._sessions = GraphSessions(project)
+        self.events = EventBus()
+        self._sessions = GraphSessions(project, self.events.publish)
 
     def __enter__(self) -> Self:
         return self
@@ -232,18 +237,20 @@ class TestBench(ExecutionControl):
         # Prefect asks at its import; a user's own answer stands.
         os.environ.setdefault("DO_NOT_TRACK", "1")
         # Prefect takes seconds to import: only those who run a flow pay for it.
+        from wtb_prefect.api.events import listening  # noqa: PLC0415
         from wtb_prefect.api.run_flow import run_batch_flow  # noqa: PLC0415
         from wtb_prefect.api.without_server import ServerLostError  # noqa: PLC0415
 
         before = bodies_of(plan.batch_id, self.session)
         try:
-            bodies = run_batch_flow(
-                project=project,
-                locations=self.project.locations,
-                batch_id=plan.batch_id,
-                runner=runner,
-                max_parallel=parallel,
-            )
+            with listening(self.events):
+                bodies = run_batch_flow(
+                    project=project,
+                    locations=self.project.locations,
+                    batch_id=plan.batch_id,
+                    runner=runner,
+                    max_parallel=parallel,
+                )
         except ServerLostError as error:
             if not has_ended(plan.batch_id, self.session):
                 raise

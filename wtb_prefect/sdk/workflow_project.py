@@ -56,6 +56,8 @@ class WorkflowProject:
             knows, `s3://bucket/prefix` for example. Credentials come from the environment.
         keep_workspaces: whose folders stay when they end: `"failed"` (paused ones too), `"always"`
             or `"never"`. Whichever it is, all files are in the blob store.
+        step_events: also tell Prefect of every node, checkpoint, commit and workspace; a batch has
+            thousands of them.
 
     Example:
         ```python
@@ -86,6 +88,7 @@ class WorkflowProject:
         ignore_files: Sequence[str] = (),
         blob_url: str | None = None,
         keep_workspaces: KeepWorkspaces = "failed",
+        step_events: bool = False,
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -114,6 +117,7 @@ class WorkflowProject:
         if keep_workspaces not in KEEP_WORKSPACES:
             raise NotFoundError("value of keep_workspaces", str(keep_workspaces), KEEP_WORKSPACES)
         self._keep_workspaces: KeepWorkspaces = keep_workspaces
+        self._step_events = step_events
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -353,6 +357,7 @@ class WorkflowProject:
             keep_checkpoints=self._keep_checkpoints,
             ignore_files=self._ignore_files,
             keep_workspaces=self._keep_workspaces,
+            step_events=self._step_events,
         )
 
 

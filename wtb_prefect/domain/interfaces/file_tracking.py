@@ -33,6 +33,10 @@ class BlobStore(Protocol):
         """The bytes. Raises `FileTrackingError` naming the blob if missing or damaged."""
         ...
 
+    def check(self, blob_id: BlobId) -> None:
+        """Reads the bytes. Raises `FileTrackingError` naming the blob if missing or damaged."""
+        ...
+
     def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
         """Writes the bytes to a new file, verifying the hash while copying.
 
@@ -90,6 +94,13 @@ class FileTracker(Protocol):
 
         Raises `FileTrackingError`: `root` exists and is not empty, a blob is missing or damaged, or
         a path would leave `root`. Nothing is left at `root` then.
+        """
+        ...
+
+    def verify(self, files: Iterable[FileMemento]) -> None:
+        """Reads what these files are made of.
+
+        Raises `FileTrackingError` naming the file and the blob that is missing or damaged.
         """
         ...
 

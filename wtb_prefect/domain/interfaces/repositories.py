@@ -109,6 +109,10 @@ class CellReader(Protocol):
         """Cells of a batch by status; a status without cells is absent."""
         ...
 
+    def count_by_combination(self, batch_id: str) -> Mapping[str, Mapping[ExecutionStatus, int]]:
+        """The same for each combination, by its name."""
+        ...
+
     def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
         """The cells of any batch that these executions answer (any number of ids)."""
         ...

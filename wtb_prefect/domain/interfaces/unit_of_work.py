@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, Self
 
+from wtb_prefect.domain.events import DomainEvent
 from wtb_prefect.domain.interfaces.repositories import (
     AuditLogRepository,
     BatchTestRepository,
@@ -69,8 +70,19 @@ class UnitOfWork(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
+    def record(self, event: DomainEvent, actor: str) -> None:
+        """Says what happened: told to listeners once this block is committed, and else to nobody.
+
+        Unless it is `of_steps` it is a line of the audit log, too, written in this block.
+        `actor` is the use case that did it.
+        """
+        ...
+
     def commit(self) -> None:
-        """Makes everything written in this block durable, at once; the block is over then."""
+        """Makes everything written in this block durable, at once; the block is over then.
+
+        What was recorded is told before this returns.
+        """
         ...
 
 

@@ -45,6 +45,14 @@ class Workspace(Protocol):
         """
         ...
 
+    def put_back(self) -> FileSnapshot | None:
+        """Makes a folder that an earlier attempt left hold the starting files again, in place.
+
+        None where there is none. Nobody may be working in it. Raises `FileTrackingError`: it is
+        as it was.
+        """
+        ...
+
     def snapshot(self) -> FileSnapshot | None:
         """What the folder holds now, its blobs durable; None while it is not made."""
         ...
@@ -61,8 +69,15 @@ class Workspace(Protocol):
 class WorkspaceStore(Protocol):
     """Makes workspaces below one folder."""
 
-    def open(self, execution_id: str, label: str, start: Mapping[str, FileMemento]) -> Workspace:
-        """The workspace of an execution that starts with these files.
+    def open(
+        self,
+        execution_id: str,
+        label: str,
+        start: Mapping[str, FileMemento],
+        parent_id: str | None = None,
+    ) -> Workspace:
+        """The workspace of an execution that starts with these files, those of `parent_id`, if it
+        goes on from another execution.
 
         `label` is a relative path that people can read (`<combination>/<case>-<repeat>`), made
         safe for the file system here. A folder left by an earlier attempt is replaced on first use.

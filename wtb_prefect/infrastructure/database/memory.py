@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from wtb_prefect.domain.batch_test import BatchCell, BatchStatus, BatchTest, Owner, StoredCase
 from wtb_prefect.domain.evaluation import EvaluationResult
+from wtb_prefect.domain.events import DomainEvent, Tell, audit_entry, tell_nobody
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
@@ -50,9 +51,10 @@ BUSY_SECONDS = 30.0
 class MemoryLedger:
     """What is committed. Calling it opens a unit of work, as the `OpenUnitOfWork` port says."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell = tell_nobody) -> None:
         self.snapshot: Snapshot = {}
         self.writer = threading.Lock()
+        self.tell = tell
 
     def __call__(self, *, write: bool = False) -> InMemoryUnitOfWork:
         return InMemoryUnitOfWork(self, write=write)
@@ -64,6 +66,8 @@ class InMemoryUnitOfWork:
     def __init__(self, ledger: MemoryLedger, *, write: bool = False) -> None:
         self._ledger = ledger
         self._write = write
+        self._is_writing = False
+        self._recorded: list[DomainEvent] = []
         self._tables = session = MemoryTables(writable=write)
         self.workflows = MemoryWorkflows(session)
         self.variants = MemoryVariants(session)
@@ -83,6 +87,7 @@ class InMemoryUnitOfWork:
     def __enter__(self) -> Self:
         if self._write and not self._ledger.writer.acquire(timeout=BUSY_SECONDS):
             raise LedgerError(f"the ledger was busy for {BUSY_SECONDS:.0f} s")
+        self._is_writing = self._write
         self._tables.open(self._ledger.snapshot)
         return self
 
@@ -92,16 +97,29 @@ class InMemoryUnitOfWork:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._tables.close()
-        if self._write:
-            self._ledger.writer.release()
+        self._close()
+
+    def record(self, event: DomainEvent, actor: str) -> None:
+        """See `UnitOfWork.record`."""
+        if not event.of_steps:
+            self.audit_log.append(audit_entry(event, actor))
+        self._recorded.append(event)
 
     def commit(self) -> None:
         """Publishes everything written in this block, at once; the block is over then."""
         snapshot = self._tables.checked()
         if self._write:
             self._ledger.snapshot = snapshot
+        self._close()
+        recorded, self._recorded = self._recorded, []
+        for event in recorded:
+            self._ledger.tell(event)
+
+    def _close(self) -> None:
         self._tables.close()
+        if self._is_writing:
+            self._is_writing = False
+            self._ledger.writer.release()
 
 
 class MemoryWorkflows(MemoryRepository):
@@ -202,6 +220,12 @@ class MemoryCells(MemoryRepository):
 
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         return Counter(cell.status for cell in self.list(batch_id))
+
+    def count_by_combination(self, batch_id: str) -> Mapping[str, Mapping[ExecutionStatus, int]]:
+        counts: dict[str, Counter[ExecutionStatus]] = {}
+        for cell in self.list(batch_id):
+            counts.setdefault(cell.combination, Counter())[cell.status] += 1
+        return counts
 
     def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
         found = map(rows.cell_of, self._session.where(tables.cells, order=("cell_id",)))

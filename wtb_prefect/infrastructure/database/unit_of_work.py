@@ -8,6 +8,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from wtb_prefect.domain.events import DomainEvent, Tell, audit_entry, tell_nobody
 from wtb_prefect.infrastructure.database.repositories.batch_tests import (
     SqlBatchTests,
     SqlCases,
@@ -39,8 +40,10 @@ class SqlAlchemyUnitOfWork:
     Repositories are made when asked for: a super-step uses five of the fourteen.
     """
 
-    def __init__(self, engine: Engine, write: bool = False) -> None:
+    def __init__(self, engine: Engine, write: bool = False, tell: Tell = tell_nobody) -> None:
         self._session = Session(engine, write=write)
+        self._tell = tell
+        self._recorded: list[DomainEvent] = []
 
     @cached_property
     def workflows(self) -> SqlWorkflows:
@@ -110,6 +113,15 @@ class SqlAlchemyUnitOfWork:
     ) -> None:
         self._session.close()
 
+    def record(self, event: DomainEvent, actor: str) -> None:
+        """See `UnitOfWork.record`."""
+        if not event.of_steps:
+            self.audit_log.append(audit_entry(event, actor))
+        self._recorded.append(event)
+
     def commit(self) -> None:
         """Makes everything written in this block durable, at once; the block is over then."""
         self._session.commit()
+        recorded, self._recorded = self._recorded, []
+        for event in recorded:
+            self._tell(event)

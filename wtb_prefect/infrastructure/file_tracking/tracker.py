@@ -162,6 +162,14 @@ class LocalFileTracker:
         self._blobs.flush()
         return mementos
 
+    def verify(self, files: Iterable[FileMemento]) -> None:
+        """Reads what these files are made of, each content once."""
+        for memento in {memento.blob_id: memento for memento in files}.values():
+            try:
+                self._blobs.check(memento.blob_id)
+            except FileTrackingError as exc:
+                raise FileTrackingError(f"{memento.path!r} cannot be restored: {exc}") from exc
+
     def contents(self, blob_id: BlobId) -> bytes:
         """The bytes of a blob, checked against their hash."""
         return self._blobs.read(blob_id)

@@ -185,6 +185,9 @@ class _FolderHere:
     def replay(self, changed: Any, removed: Any, after: Mapping[str, FileMemento]) -> None:
         raise WTBError("files are replayed where the execution runs")
 
+    def put_back(self) -> FileSnapshot | None:
+        raise WTBError("files are put back where the execution runs")
+
     def snapshot(self) -> FileSnapshot | None:
         return None
 

@@ -11,9 +11,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from wtb_prefect.domain.events import (
+    Tell,
+    WorkspaceActivated,
+    WorkspaceCleanedUp,
+    WorkspaceCreated,
+    WorkspaceForked,
+    tell_nobody,
+)
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.workspace import ORPHAN_SECONDS
@@ -36,7 +46,8 @@ class FolderWorkspaces:
     """A `WorkspaceStore`: `<root>/<label>-<end of the execution id>`.
 
     `strategy` tells how the tracker fills a folder below a given one. `standing` are folders that
-    every workspace has, also empty: the tracker remembers files only.
+    every workspace has, also empty: the tracker remembers files only. `tell` is told what becomes
+    of workspaces.
     """
 
     def __init__(
@@ -45,7 +56,9 @@ class FolderWorkspaces:
         tracker: FileTracker,
         strategy: Callable[[Path], str] = lambda _: "copy",
         standing: Sequence[str] = (),
+        tell: Tell = tell_nobody,
     ) -> None:
+        self.tell = tell
         self._root = Path(os.path.abspath(root))
         self.tracker = tracker
         self._find_strategy = strategy
@@ -61,16 +74,48 @@ class FolderWorkspaces:
         return self._find_strategy(self._root)
 
     def open(
-        self, execution_id: str, label: str, start: Mapping[str, FileMemento]
+        self,
+        execution_id: str,
+        label: str,
+        start: Mapping[str, FileMemento],
+        parent_id: str | None = None,
     ) -> FolderWorkspace:
         """The workspace of an execution; nothing is made before it asks for its path."""
-        return FolderWorkspace(self, self._root / folder_of(label, execution_id), start)
+        folder = self._root / folder_of(label, execution_id)
+        return FolderWorkspace(self, folder, start, execution_id, parent_id)
 
     def fill(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot:
-        """Makes a workspace, in place of one from an earlier attempt."""
+        """Makes a workspace, in place of one from an earlier attempt, which stays if that fails."""
         self._owners.claim(folder)
-        _delete(folder)
+        earlier = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        try:
+            os.rename(folder, earlier)
+        except FileNotFoundError:
+            return self._restore(folder, start)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot replace {str(folder)!r}: {exc}") from exc
+        try:
+            snapshot = self._restore(folder, start)
+        except BaseException:  # whatever it was: what was there is needed to see what happened
+            os.rename(earlier, folder)
+            raise
+        _delete(earlier)
+        return snapshot
+
+    def _restore(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot:
         snapshot = self.tracker.restore(start, folder)
+        self.stand(folder)
+        return snapshot
+
+    def put_back(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot | None:
+        """Changes a folder that is there to hold the starting files; None where there is none."""
+        if not os.path.lexists(folder):
+            return None
+        try:
+            snapshot = self.tracker.update(start, folder, FileSnapshot())
+        except FileTrackingError:
+            # Something is in it that cannot be changed in place, a FIFO or a read-only folder.
+            return self.fill(folder, start)
         self.stand(folder)
         return snapshot
 
@@ -108,6 +153,8 @@ class FolderWorkspaces:
                 self.put_away(folder)
             if there:
                 cleaned.append(folder)
+                at = datetime.now(UTC)
+                self.tell(WorkspaceCleanedUp(at=at, path=str(folder), orphaned=True))
         self.sweep()
         return cleaned
 
@@ -146,10 +193,17 @@ class FolderWorkspace:
     """A `Workspace`: a folder that holds the starting files once it is asked for."""
 
     def __init__(
-        self, store: FolderWorkspaces, folder: Path, start: Mapping[str, FileMemento]
+        self,
+        store: FolderWorkspaces,
+        folder: Path,
+        start: Mapping[str, FileMemento],
+        execution_id: str,
+        parent_id: str | None,
     ) -> None:
         self._store = store
         self._folder = folder
+        self._execution_id = execution_id
+        self._parent_id = parent_id
         self._tracker = store.tracker
         self._start = start
         self._last: FileSnapshot | None = None
@@ -159,8 +213,24 @@ class FolderWorkspace:
         """The folder; the first call makes it, in place of one from an earlier attempt."""
         with self._lock:
             if self._last is None:
+                is_new = not os.path.lexists(self._folder)
                 self._last = self._store.fill(self._folder, self._start)
+                self._tell_made(is_new=is_new)
         return self._folder
+
+    def put_back(self) -> FileSnapshot | None:
+        """See `Workspace.put_back`."""
+        with self._lock:
+            return self._store.put_back(self._folder, self._start)
+
+    def _tell_made(self, *, is_new: bool) -> None:
+        said: dict[str, Any] = {"at": datetime.now(UTC), "path": str(self._folder)}
+        said["execution_id"] = self._execution_id
+        if is_new:
+            self._store.tell(WorkspaceCreated(**said, strategy=self._store.strategy))
+        if self._parent_id is not None:
+            self._store.tell(WorkspaceForked(**said, parent_id=self._parent_id))
+        self._store.tell(WorkspaceActivated(**said, files=len(self._start)))
 
     @property
     def is_made(self) -> bool:
@@ -205,8 +275,14 @@ class FolderWorkspace:
         the disk is nearly full it is deleted at once.
         """
         with self._lock:
+            there = os.path.lexists(self._folder)
             self._store.put_away(self._folder)
             self._last = None
+        if there:
+            gone = WorkspaceCleanedUp(
+                at=datetime.now(UTC), path=str(self._folder), execution_id=self._execution_id
+            )
+            self._store.tell(gone)
 
 
 def folder_of(label: str, execution_id: str) -> Path:

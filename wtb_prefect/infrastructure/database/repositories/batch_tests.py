@@ -75,6 +75,12 @@ _COUNT = (
     .where(_cell.batch_id == bindparam("batch_id"))
     .group_by(_cell.status)
 )
+_COUNT_BY_COMBINATION = (
+    select(_cell.combination, _cell.status, func.count())
+    .where(_cell.batch_id == bindparam("batch_id"))
+    .group_by(_cell.combination, _cell.status)
+    .order_by(_cell.combination)
+)
 _COMPLETED = (
     select(tables.cells)
     .where(
@@ -164,6 +170,13 @@ class SqlCells:
     def count(self, batch_id: str) -> Mapping[ExecutionStatus, int]:
         rows = self._session.fetch(_COUNT, {"batch_id": batch_id})
         return {ExecutionStatus(row[0]): row[1] for row in rows}
+
+    def count_by_combination(self, batch_id: str) -> Mapping[str, Mapping[ExecutionStatus, int]]:
+        counts: dict[str, dict[ExecutionStatus, int]] = {}
+        rows = self._session.fetch(_COUNT_BY_COMBINATION, {"batch_id": batch_id})
+        for name, status, count in rows:
+            counts.setdefault(name, {})[ExecutionStatus(status)] = count
+        return counts
 
     def list_by_executions(self, execution_ids: Sequence[str]) -> builtins.list[BatchCell]:
         return [cell_of(row) for row in self._session.fetch_by_ids(_ANSWERED, execution_ids)]
