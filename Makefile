@@ -15,7 +15,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(INSTALL) --editable '.[demo,objectstore]' --group test --group lint
+	$(INSTALL) --editable '.[demo,objectstore,postgres]' --group test --group lint
 	touch $@
 
 demo: setup

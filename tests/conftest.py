@@ -1,4 +1,4 @@
-"""A Prefect server and a Ray of the tests' own: one of each for a module, 10 s to start each."""
+"""Servers of the tests' own: Prefect and Ray for a module, 10 s to start each; PostgreSQL once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.postgres_server import PostgresServer, binaries, postgres_server
+
 # Prefect takes seconds to import: only tests that start it pay for that.
 if TYPE_CHECKING:
     from wtb_prefect.api.server import PrefectServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, started by the first test that wants one."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed here")
+    with postgres_server(programs) as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """An empty database with the tables of this version."""
+    with postgres.empty_database() as url:
+        yield url
+
+
+@pytest.fixture
+def new_postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A database without any tables."""
+    with postgres.new_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

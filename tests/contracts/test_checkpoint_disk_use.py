@@ -21,15 +21,21 @@ from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     SqliteCheckpointStore,
     config_for,
 )
+from wtb_prefect.infrastructure.checkpoints.postgres_store import PostgresCheckpointStore
 
 BIG = "x" * 100_000
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LangGraphCheckpointStore]:
-    """Both adapters."""
-    memory = request.param == "memory"
-    made = MemoryCheckpointStore() if memory else SqliteCheckpointStore(tmp_path / "c.db")
+    """All adapters."""
+    made: LangGraphCheckpointStore
+    if request.param == "memory":
+        made = MemoryCheckpointStore()
+    elif request.param == "postgres":
+        made = PostgresCheckpointStore(request.getfixturevalue("postgres_url"))
+    else:
+        made = SqliteCheckpointStore(tmp_path / "c.db")
     yield made
     made.close()
 

@@ -26,15 +26,18 @@ from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
     SqliteCheckpointStore,
     config_for,
 )
+from wtb_prefect.infrastructure.checkpoints.postgres_store import PostgresCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.recording_saver import RecordingSaver
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LangGraphCheckpointStore]:
-    """Both adapters."""
+    """All adapters."""
     made: LangGraphCheckpointStore
     if request.param == "memory":
         made = MemoryCheckpointStore()
+    elif request.param == "postgres":
+        made = PostgresCheckpointStore(request.getfixturevalue("postgres_url"))
     else:
         made = SqliteCheckpointStore(tmp_path / "deeper" / "checkpoints.db")
     yield made

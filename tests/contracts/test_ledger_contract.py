@@ -31,12 +31,23 @@ T = TypeVar("T")
 MANY = 5000
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+ADAPTERS = ["memory", "sqlite", "postgres"]
+
+
+def url_of(request: pytest.FixtureRequest, folder: Path) -> str:
+    """A new ledger's."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return f"sqlite:///{folder}/ledger.db"
+
+
+@pytest.fixture(params=ADAPTERS)
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenUnitOfWork]:
     if request.param == "memory":
         yield MemoryLedger()
         return
-    engine = open_engine(f"sqlite:///{tmp_path}/ledger.db")
+    engine = open_engine(url_of(request, tmp_path))
     upgrade(engine)
 
     def open_uow(*, write: bool = False) -> UnitOfWork:
@@ -49,12 +60,12 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenUnitO
 class Listening:
     """A ledger, and what its units of work have told."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, url: str, *, in_memory: bool) -> None:
         self.told: list[DomainEvent] = []
         self.at_event: Callable[[DomainEvent], object] = self.told.append
-        self._engine = open_engine(f"sqlite:///{folder}/ledger.db")
+        self._engine = open_engine(url)
         upgrade(self._engine)
-        self._memory = MemoryLedger(self._tell) if kind == "memory" else None
+        self._memory = MemoryLedger(self._tell) if in_memory else None
 
     def __call__(self, *, write: bool = False) -> UnitOfWork:
         if self._memory is not None:
@@ -68,9 +79,9 @@ class Listening:
         self.at_event(event)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=ADAPTERS)
 def listening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listening]:
-    found = Listening(request.param, tmp_path)
+    found = Listening(url_of(request, tmp_path), in_memory=request.param == "memory")
     yield found
     found.close()
 

@@ -24,11 +24,8 @@ from wtb_prefect.domain.identifiers import canonical_json
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import schema, session, tables
 from wtb_prefect.infrastructure.database.codecs import json_text
-from wtb_prefect.infrastructure.database.engine import (
-    KEPT_CONNECTIONS,
-    connections,
-    open_engine,
-)
+from wtb_prefect.infrastructure.database.connections import KEPT_CONNECTIONS, backend_of
+from wtb_prefect.infrastructure.database.engine import open_engine
 from wtb_prefect.infrastructure.database.schema import HEAD, upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 
@@ -94,7 +91,7 @@ class TestSettings:
         [
             ("sqlite://", "needs a file"),
             ("sqlite:///:memory:", "needs a file"),
-            ("postgresql://host/db", "does not run on postgresql"),
+            ("mysql://host/db", "does not run on mysql"),
             ("no url", "no database URL"),
         ],
     )
@@ -281,9 +278,9 @@ class TestConnections:
     def test_are_kept_between_units_of_work_and_closed_with_the_engine(
         self, engine: Engine, url: str
     ) -> None:
-        kept = [connections(engine).take() for _ in range(KEPT_CONNECTIONS + 1)]
+        kept = [backend_of(engine).connections.take() for _ in range(KEPT_CONNECTIONS + 1)]
         for connection in kept:
-            connections(engine).give_back(connection)
+            backend_of(engine).connections.give_back(connection)
         *within, beyond = [connection.dbapi_connection for connection in kept]
         assert beyond is None
         with SqlAlchemyUnitOfWork(engine, write=True) as uow:  # the most recent one
@@ -310,12 +307,12 @@ class TestConnections:
             uow.commit()
 
     def test_one_that_cannot_roll_back_is_not_used_again(self, engine: Engine) -> None:
-        connection = connections(engine).take()
+        connection = backend_of(engine).connections.take()
         driver = connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.close()
         with pytest.raises(sqlite3.ProgrammingError):
-            connections(engine).give_back(connection)
+            backend_of(engine).connections.give_back(connection)
         with SqlAlchemyUnitOfWork(engine) as uow:
             assert uow.audit_log.list() == []
 

@@ -13,7 +13,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr
 
 from wtb_prefect import WtbCheckpointStore, WtbFileTracker, WtbWorkspace
-from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.errors import CheckpointError, InvalidInputError
 
 
 class TestBlockStandards(BlockStandardTestSuite):
@@ -51,12 +51,29 @@ def test_the_saver_keeps_checkpoints_of_any_graph(tmp_path: Path) -> None:
     assert state.values["log"] == ["n0", "n1"]
 
 
-def test_the_url_is_a_secret_and_has_to_be_sqlite() -> None:
-    """It may hold a password; a database that is not supported yet is refused."""
-    block = WtbCheckpointStore(database_url=SecretStr("postgresql://u:secret@host/db"))
+def test_the_url_is_a_secret_and_names_a_database_there_is() -> None:
+    """It may hold a password: neither the block nor an error shows it."""
+    block = WtbCheckpointStore(database_url=SecretStr("mysql://u:secret@host/db"))
     assert "secret" not in repr(block)
-    with pytest.raises(InvalidInputError, match=r"'postgresql'.*sqlite:///"), block.saver():
-        pass
+    with pytest.raises(InvalidInputError, match=r"'mysql'.*postgresql://") as refused:
+        block.saver().__enter__()
+    nowhere = "postgresql://u:secret@127.0.0.1:1/db"
+    block = WtbCheckpointStore(database_url=SecretStr(nowhere))
+    with pytest.raises(CheckpointError, match=r"127\.0\.0\.1") as unreachable:
+        block.saver().__enter__()
+    assert "secret" not in f"{refused.value} {unreachable.value}"
+    assert "\n" not in str(unreachable.value)
+
+
+def test_the_saver_keeps_checkpoints_in_postgresql(postgres_url: str) -> None:
+    from benchmarks.workflows import trivial_line
+
+    block = WtbCheckpointStore(database_url=SecretStr(postgres_url))
+    config: Any = {"configurable": {"thread_id": "t"}}
+    with block.saver() as saver:
+        graph = trivial_line(2).compile(checkpointer=saver)
+        graph.invoke({"log": [], "payload": ""}, config)
+        assert graph.get_state(config).values["log"] == ["n0", "n1"]
 
 
 def test_files_are_committed_restored_and_forked(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr
 
 from wtb_prefect.api.file_blocks import WtbFileTracker, WtbWorkspace
 from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.infrastructure.database.address import is_postgres, shown_url
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -40,7 +41,10 @@ class WtbCheckpointStore(Block):
 
     database_url: SecretStr = Field(
         default=SecretStr("sqlite:///.wtb/wtb-checkpoints.db"),
-        description="The database of the checkpoints, as sqlite:///path/to/file.db.",
+        description=(
+            "The database of the checkpoints, as sqlite:///path/to/file.db or "
+            "postgresql://user:password@host/database."
+        ),
     )
     allowed_types: list[str] = Field(
         default_factory=list,
@@ -52,32 +56,27 @@ class WtbCheckpointStore(Block):
         """LangGraph's saver over this store, closed at the end of the block.
 
         Raises:
-            InvalidInputError: the URL is not one of SQLite, or a class is not `module:Class`.
-            CheckpointError: the file cannot be opened.
+            InvalidInputError: the URL is not one of SQLite or PostgreSQL, its driver is not
+                installed, or a class is not `module:Class`.
+            CheckpointError: the database cannot be opened.
         """
-        from wtb_prefect.infrastructure.checkpoints.langgraph_store import (  # noqa: PLC0415 - Prefect imports block modules at every start
-            SqliteCheckpointStore,
+        from wtb_prefect.bootstrap.stores import (  # noqa: PLC0415 - Prefect imports block modules at every start
+            open_checkpoints,
         )
         from wtb_prefect.infrastructure.checkpoints.serializer import (  # noqa: PLC0415 - as above
             make_serializer,
         )
 
         serializer = make_serializer(tuple(self._class_name(name)) for name in self.allowed_types)
-        store = SqliteCheckpointStore(self._path(), serializer)
+        store = open_checkpoints(self._place(), serializer)
         try:
             yield store.saver
         finally:
             store.close()
 
-    def _path(self) -> Path:
-        scheme, _, rest = self.database_url.get_secret_value().partition("://")
-        path = rest.removeprefix("/")
-        if scheme != "sqlite" or path == rest or not path:
-            # Only the scheme: the rest may hold a password.
-            raise InvalidInputError(
-                f"database_url begins with {scheme[:20]!r}; it has to be sqlite:///path/to/file.db"
-            )
-        return Path(path)
+    def _place(self) -> Path | str:
+        shown = shown_url(self.database_url.get_secret_value())
+        return shown if is_postgres(shown) else Path(shown.removeprefix("sqlite:///"))
 
     @staticmethod
     def _class_name(name: str) -> list[str]:

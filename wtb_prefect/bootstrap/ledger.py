@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 from wtb_prefect.domain.interfaces.surroundings import CellLogReader
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.infrastructure.database.address import is_postgres
 from wtb_prefect.infrastructure.database.engine import open_engine
-from wtb_prefect.infrastructure.database.schema import upgrade
+from wtb_prefect.infrastructure.database.schema import is_begun, upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 
@@ -23,6 +24,7 @@ def open_database(url: str) -> Engine:
 
     Raises:
         LedgerError: it cannot be opened, or is of a newer version.
+        InvalidInputError: its driver is not installed.
     """
     engine = open_engine(url)
     try:
@@ -35,16 +37,21 @@ def open_database(url: str) -> Engine:
 
 @contextlib.contextmanager
 def open_ledger(url: str) -> Iterator[OpenUnitOfWork | None]:
-    """The ledger of a project; None before its first run (looking makes no files).
+    """The ledger of a project; None before its first run (looking makes no files or tables).
 
     Raises:
         LedgerError: it cannot be opened, or is of a newer version.
+        InvalidInputError: its driver is not installed.
     """
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    if not is_postgres(url) and not Path(url.removeprefix("sqlite:///")).exists():
         yield None
         return
-    engine = open_database(url)
+    engine = open_engine(url)
     try:
+        if is_postgres(url) and not is_begun(engine):
+            yield None
+            return
+        upgrade(engine)
         yield partial(SqlAlchemyUnitOfWork, engine)
     finally:
         engine.dispose()

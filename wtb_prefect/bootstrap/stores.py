@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from sqlalchemy import Engine
@@ -15,6 +17,7 @@ from wtb_prefect.bootstrap.ledger import open_database
 from wtb_prefect.domain.events import Tell, tell_nobody
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
@@ -22,23 +25,49 @@ from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
+if TYPE_CHECKING:
+    from wtb_prefect.infrastructure.checkpoints.postgres_store import PostgresCheckpointStore
+
 # What nodes may expect to be there, also when it is empty.
 _STANDING = ("inputs", "outputs")
+
+
+def open_checkpoints(
+    where: Path | str, serializer: JsonPlusSerializer | None = None
+) -> SqliteCheckpointStore | PostgresCheckpointStore:
+    """The store in an SQLite file, or behind the URL of a PostgreSQL database.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+        InvalidInputError: its driver is not installed.
+    """
+    if isinstance(where, Path):
+        return SqliteCheckpointStore(where, serializer)
+    try:
+        from wtb_prefect.infrastructure.checkpoints.postgres_store import (  # noqa: PLC0415 - optional
+            PostgresCheckpointStore,
+        )
+    except ImportError as exc:
+        raise InvalidInputError(
+            f"PostgreSQL needs its drivers ({exc}): pip install 'wtb-prefect[postgres]'"
+        ) from exc
+    return PostgresCheckpointStore(where, serializer)
 
 
 @contextmanager
 def open_databases(
     where: ProjectLocations, serializer: JsonPlusSerializer | None = None
-) -> Iterator[tuple[Engine, SqliteCheckpointStore]]:
+) -> Iterator[tuple[Engine, SqliteCheckpointStore | PostgresCheckpointStore]]:
     """Ledger and checkpoints; closes what it opened.
 
     Raises:
         LedgerError, CheckpointError: one cannot be opened.
+        InvalidInputError: a driver is not installed.
     """
     with ExitStack() as stack:
         database = open_database(where.database_url)
         stack.callback(database.dispose)
-        checkpoints = SqliteCheckpointStore(where.checkpoints, serializer)
+        checkpoints = open_checkpoints(where.checkpoints or where.database_url, serializer)
         stack.callback(checkpoints.close)
         yield database, checkpoints
 

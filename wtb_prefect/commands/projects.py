@@ -21,6 +21,7 @@ from wtb_prefect import __version__
 from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.domain.project import ProjectDefinition, ProjectLocations
 from wtb_prefect.errors import InvalidInputError
+from wtb_prefect.infrastructure.database.address import has_password
 
 if TYPE_CHECKING:
     from wtb_prefect.sdk.workflow_project import WorkflowProject
@@ -88,7 +89,9 @@ def _without_graph(name: str, locations: ProjectLocations) -> ProjectDefinition:
 
 def _remember(asked: str, project: WorkflowProject, modules: Iterable[str]) -> None:
     files = _own_files(modules)
-    if not files:  # imported earlier in this process: its files are not known
+    if not files or has_password(project.locations.database_url):
+        # Imported earlier in this process: its files are not known. Or only the import knows the
+        # password of its database.
         return
     entry = {
         "files": {file: _signature(file) for file in files},

@@ -19,17 +19,25 @@ class ProjectLocations:
     """Where a project keeps its things; all paths absolute."""
 
     database_url: str
-    checkpoints: Path
+    """The ledger's, without a password: this travels to workers and is shown."""
+    checkpoints: Path | None
+    """The file of the checkpoints; None: they are in the ledger's database."""
     output_dir: Path
     workspace: Path | None
     blob_url: str | None = None
     """Where contents of files are, if not below `output_dir`."""
 
+    @property
+    def ledger_file(self) -> Path | None:
+        """The ledger's own file, if it is one."""
+        path = self.database_url.removeprefix("sqlite:///")
+        return None if path == self.database_url else Path(path)
+
     def to_json(self) -> dict[str, str | None]:
         """As JSON values, to be handed to another process."""
         return {
             "database_url": self.database_url,
-            "checkpoints": str(self.checkpoints),
+            "checkpoints": None if self.checkpoints is None else str(self.checkpoints),
             "output_dir": str(self.output_dir),
             "workspace": None if self.workspace is None else str(self.workspace),
             "blob_url": self.blob_url,
@@ -38,10 +46,10 @@ class ProjectLocations:
     @staticmethod
     def from_json(data: Mapping[str, str | None]) -> ProjectLocations:
         """From what `to_json` gave."""
-        workspace = data["workspace"]
+        checkpoints, workspace = data["checkpoints"], data["workspace"]
         return ProjectLocations(
             database_url=str(data["database_url"]),
-            checkpoints=Path(str(data["checkpoints"])),
+            checkpoints=None if checkpoints is None else Path(checkpoints),
             output_dir=Path(str(data["output_dir"])),
             workspace=None if workspace is None else Path(workspace),
             blob_url=data.get("blob_url"),

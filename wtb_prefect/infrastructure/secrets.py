@@ -11,11 +11,12 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 _SECRET_NAME = re.compile(
     r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?\d*(_|$)|_(PASS|PWD)$"
 )
+_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _SHORTEST = 8
 """Shorter values (`true`, `none`) are words that stand in any text."""
 
@@ -37,15 +38,26 @@ class _Known:
         )
 
 
-_known = _Known(-1, {}, {}, None)
+_NOTHING = _Known(-1, {}, {}, None)
+_known = _NOTHING
+_kept: dict[str, str] = {}
+"""Secrets that are no variable of their own, with the names they are shown by."""
+
+
+def keep_secret(name: str, value: str) -> None:
+    """Masks a value from now on, too: a password that came in a URL."""
+    global _known  # noqa: PLW0603 - as in `mask_secrets`
+    if _kept.get(value) != name:
+        _kept[value] = name
+        _known = _NOTHING
 
 
 def mask_secrets(text: str) -> str:
     """The text with `***NAME***` in place of the value of each secret variable.
 
-    Secret are variables whose names say so (KEY, TOKEN, SECRET, PASSWORD, CREDENTIAL, ...) and
-    whose values have 8 characters or more. A variable that is set later (by a `.env` file that a
-    node reads) counts from then on.
+    Secret are variables whose names say so (KEY, TOKEN, SECRET, PASSWORD, CREDENTIAL, ...) and the
+    passwords of URLs in any other variable, from 8 characters on. A variable that is set later (by
+    a `.env` file that a node reads) counts from then on.
     """
     global _known  # noqa: PLW0603 - replaced whole, so that threads see the old one or the new one
     known = _known
@@ -57,16 +69,30 @@ def mask_secrets(text: str) -> str:
 
 
 def _read_environment() -> _Known:
-    names = list(os.environ)
-    values = {name: os.environ.get(name, "") for name in names if is_secret_name(name)}
+    environment = dict(os.environ)
+    values = {
+        name: value
+        for name, value in environment.items()
+        if is_secret_name(name) or _URL_PASSWORD.search(value)
+    }
     found: dict[str, str] = {}
-    for name in sorted(values):
-        for form in _forms(values[name]):
-            found.setdefault(form, name)
+    for name, value in sorted(values.items()):
+        if is_secret_name(name):
+            _add_forms(found, name, value)
+        for password in _URL_PASSWORD.findall(value):
+            _add_forms(found, name, password, unquote(password))
+    for value, name in list(_kept.items()):
+        _add_forms(found, name, value)
     # The longest first: one secret may begin like another.
     parts = sorted(found, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, parts))) if parts else None
-    return _Known(len(names), values, found, pattern)
+    return _Known(len(environment), values, found, pattern)
+
+
+def _add_forms(found: dict[str, str], name: str, *values: str) -> None:
+    for value in values:
+        for form in _forms(value):
+            found.setdefault(form, name)
 
 
 def is_secret_name(name: str) -> bool:

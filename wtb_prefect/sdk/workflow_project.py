@@ -21,6 +21,7 @@ from wtb_prefect.domain.project import (
 from wtb_prefect.domain.remote_node import RemoteNode
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
 from wtb_prefect.errors import InvalidInputError, NotFoundError
+from wtb_prefect.sdk.database_place import database_of
 from wtb_prefect.sdk.locate_project import locate_project
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,6 +37,10 @@ class WorkflowProject:
         name: identifies the project in its ledger.
         graph: a `StateGraph`, a compiled graph, a factory of either, or `"module:attribute"`.
         db_path: the ledger's SQLite file; the checkpoints live beside it. Default `.wtb/wtb.db`.
+        database_url: the PostgreSQL database of ledger and checkpoints, instead of `db_path`:
+            `postgresql://user@host/database`. Without either, the environment's `WTB_DATABASE_URL`
+            counts. A password in it stays in this process; workers find theirs in `PGPASSWORD`,
+            `~/.pgpass` or `WTB_DATABASE_URL`.
         output_dir: blobs, workspaces and reports. Default `.wtb/outputs`.
         workspace: a folder with the files every execution starts with.
         allowed_types: classes of your own that a state may hold and that the graph's schemas do
@@ -76,7 +81,8 @@ class WorkflowProject:
         name: str,
         graph: Any = None,
         *,
-        db_path: str | Path = ".wtb/wtb.db",
+        db_path: str | Path | None = None,
+        database_url: str | None = None,
         output_dir: str | Path = ".wtb/outputs",
         workspace: str | Path | None = None,
         allowed_types: Sequence[type] = (),
@@ -94,7 +100,7 @@ class WorkflowProject:
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
         self.name = valid_name("project name", name)
         self.graph = graph
-        self._db_path = Path(db_path).absolute()
+        self._database, self._checkpoints = database_of(db_path, database_url)
         self._output_dir = Path(output_dir).absolute()
         self._workspace = None if workspace is None else Path(workspace).absolute()
         self._allowed_types = tuple(allowed_types)
@@ -311,8 +317,8 @@ class WorkflowProject:
     def locations(self) -> ProjectLocations:
         """Where this project keeps its things."""
         return ProjectLocations(
-            database_url=f"sqlite:///{self._db_path}",
-            checkpoints=self._db_path.with_name(f"{self._db_path.stem}-checkpoints.db"),
+            database_url=self._database,
+            checkpoints=self._checkpoints,
             output_dir=self._output_dir,
             workspace=self._workspace,
             blob_url=self._blob_url,

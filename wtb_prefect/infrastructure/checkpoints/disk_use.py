@@ -34,7 +34,7 @@ _DELTA = "counters_since_delta_snapshot"
 def sizes(connection: sqlite3.Connection, threads: Sequence[str]) -> dict[str, int]:
     """See `CheckpointStore.sizes`. SQLite reads the lengths without reading the values."""
     found: dict[str, int] = {}
-    for chunk in _chunks(threads):
+    for chunk in chunks(threads):
         query = _SIZES.format(marks=",".join("?" * len(chunk)))
         found.update(connection.execute(query, [*chunk, *chunk]).fetchall())
     return found
@@ -42,7 +42,7 @@ def sizes(connection: sqlite3.Connection, threads: Sequence[str]) -> dict[str, i
 
 def delete_threads(connection: sqlite3.Connection, threads: Sequence[str]) -> None:
     """See `CheckpointStore.delete_many`."""
-    for chunk in _chunks(threads):
+    for chunk in chunks(threads):
         with connection:
             rows = [(thread,) for thread in chunk]
             connection.executemany("DELETE FROM checkpoints WHERE thread_id = ?", rows)
@@ -52,7 +52,7 @@ def delete_threads(connection: sqlite3.Connection, threads: Sequence[str]) -> No
 def prune(connection: sqlite3.Connection, keep: Mapping[str, Collection[str]]) -> int:
     """See `CheckpointStore.prune`."""
     count = 0
-    for chunk in _chunks(list(keep)):
+    for chunk in chunks(list(keep)):
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             count += sum(_prune(connection, thread, keep[thread]) for thread in chunk)
@@ -118,6 +118,7 @@ def compact(connection: sqlite3.Connection, busy_ms: int = 2000) -> str | None:
     return "the file is being read by another process" if busy else None
 
 
-def _chunks(threads: Sequence[str]) -> list[list[str]]:
+def chunks(threads: Sequence[str]) -> list[list[str]]:
+    """Distinct threads in groups of one transaction each."""
     distinct = list(dict.fromkeys(threads))
     return [distinct[start : start + _CHUNK] for start in range(0, len(distinct), _CHUNK)]

@@ -1,4 +1,4 @@
-"""The checkpoint port over LangGraph's savers (memory and SQLite)."""
+"""The checkpoint port over LangGraph's savers (memory and SQLite; `postgres_store` is another)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.errors import CheckpointError
 from wtb_prefect.infrastructure.checkpoints import disk_use, memory_use
 from wtb_prefect.infrastructure.checkpoints.copy_thread import copy_memory, copy_rows
+from wtb_prefect.infrastructure.driver_faults import driver_faults, one_line
 
 _NULL_TASK = "00000000-0000-0000-0000-000000000000"
 _SPECIAL = (ERROR, ERROR_SOURCE_NODE, INTERRUPT, RESUME)
@@ -48,8 +49,8 @@ def store_faults(what: str) -> Iterator[None]:
     """A fault of the database is the store's, never the workflow's: raises `CheckpointError`."""
     try:
         yield
-    except sqlite3.Error as exc:
-        raise CheckpointError(f"checkpoint store: {what}: {exc}") from exc
+    except driver_faults() as exc:
+        raise CheckpointError(f"checkpoint store: {what}: {one_line(exc)}") from exc
 
 
 class LangGraphCheckpointStore(ABC):
@@ -137,7 +138,7 @@ class LangGraphCheckpointStore(ABC):
         """`put` without a checkpoint id in the config, or the copy would have a parent that its
         thread does not hold; all channel versions as new, or savers that keep values apart lose
         every non-primitive channel."""
-        source_thread, namespace, _ = _address(source)
+        source_thread, namespace, _ = address_of(source)
         metadata: Any = {**source.metadata, "wtb_forked_from": source_thread}
         checkpoint = self._complete(source, namespace, metadata)
         with store_faults("fork"):
@@ -203,7 +204,7 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
 
     def task_paths(self, source: CheckpointTuple) -> dict[str, str]:
         """From the saver's own dictionary."""
-        key = _address(source)
+        key = address_of(source)
         return {task: path for task, _, _, path in self.saver.writes.get(key, {}).values()}
 
     def delete_many(self, thread_ids: Sequence[str]) -> None:
@@ -278,7 +279,7 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
             rows = self._connection.execute(
                 "SELECT DISTINCT task_id, task_path FROM writes "
                 "WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
-                _address(source),
+                address_of(source),
             ).fetchall()
         return dict(rows)
 
@@ -352,7 +353,8 @@ def _marks(values: Sequence[str]) -> str:
     return ",".join("?" * len(values))
 
 
-def _address(source: CheckpointTuple) -> tuple[str, str, str]:
+def address_of(source: CheckpointTuple) -> tuple[str, str, str]:
+    """Thread, namespace and id of a checkpoint."""
     configurable = source.config["configurable"]
     return configurable["thread_id"], configurable["checkpoint_ns"], source.checkpoint["id"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, String, column, inspect, select, table
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from wtb_prefect.errors import LedgerError
-from wtb_prefect.infrastructure.database.engine import begin, ledger_faults, writer_lock
+from wtb_prefect.infrastructure.database.connections import backend_of
+from wtb_prefect.infrastructure.database.engine import begin
+from wtb_prefect.infrastructure.database.faults import ledger_faults
 
 HEAD = "0003"
 """The newest migration: known here so that a ledger at head is seen without importing Alembic."""
@@ -26,7 +29,8 @@ def upgrade(engine: Engine) -> None:
         LedgerError: the ledger is of a version this package does not know, or cannot be written.
     """
     if not _is_at_head(engine):
-        with writer_lock(engine), ledger_faults, engine.connect() as connection:
+        queue = backend_of(engine).queue or nullcontext()
+        with queue, ledger_faults, engine.connect() as connection:
             # The write transaction is the lock: whoever comes second finds the work done.
             begin(connection, write=True)
             _migrate(connection)
@@ -40,6 +44,12 @@ def _is_at_head(engine: Engine) -> bool:
         except (OperationalError, ProgrammingError):
             # A new file has no such table; any other fault shows again when the version is read.
             return False
+
+
+def is_begun(engine: Engine) -> bool:
+    """Whether the database has a ledger's tables, of whatever version."""
+    with ledger_faults, engine.connect() as connection:
+        return inspect(connection).has_table(_VERSION_TABLE)
 
 
 def _migrate(connection: Connection) -> None:

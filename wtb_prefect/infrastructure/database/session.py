@@ -11,15 +11,8 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from wtb_prefect.errors import LedgerError
-from wtb_prefect.infrastructure.database.engine import (
-    BUSY_SECONDS,
-    FAULTS,
-    begin_text,
-    connections,
-    ledger_fault,
-    ledger_faults,
-    writer_lock,
-)
+from wtb_prefect.infrastructure.database.connections import BUSY_SECONDS, backend_of
+from wtb_prefect.infrastructure.database.faults import faults, ledger_fault, ledger_faults
 from wtb_prefect.infrastructure.database.rows import Fetched, Row
 from wtb_prefect.infrastructure.database.statements import Query, Statement, chunks, reading
 
@@ -34,10 +27,11 @@ class Session:
     __slots__ = ("_connection", "_connections", "_cursor", "_dialect", "_lock", "_write")
 
     def __init__(self, engine: Engine, *, write: bool) -> None:
-        self._connections = connections(engine)
+        backend = backend_of(engine)
+        self._connections = backend.connections
         self._dialect = engine.dialect
         self._write = write
-        self._lock = writer_lock(engine) if write else None
+        self._lock = backend.queue if write else None
         self._connection: PoolProxiedConnection | None = None
         self._cursor: DBAPICursor | None = None
 
@@ -47,9 +41,7 @@ class Session:
             raise LedgerError(f"the ledger was busy for {BUSY_SECONDS:.0f} s")
         try:
             with ledger_faults:
-                self._connection = self._connections.take()
-                self._cursor = self._connection.cursor()
-                self._cursor.execute(begin_text(write=self._write))
+                self._connection, self._cursor = self._connections.begin(write=self._write)
         except BaseException:  # also Ctrl-C: the writers' queue must not stay closed
             self.close()
             raise
@@ -68,7 +60,7 @@ class Session:
         try:
             if connection is not None:
                 with ledger_faults:
-                    self._connections.give_back(connection)
+                    self._connections.end(connection, write=self._write)
         finally:
             if lock is not None:
                 lock.release()
@@ -78,7 +70,7 @@ class Session:
         cursor = self._writable()
         try:
             cursor.execute(statement.text(self._dialect), row)
-        except FAULTS as exc:
+        except faults() as exc:
             raise ledger_fault(exc) from exc
         return cursor.rowcount
 
@@ -88,7 +80,7 @@ class Session:
         if rows:
             try:
                 cursor.executemany(statement.text(self._dialect), rows)
-            except FAULTS as exc:
+            except faults() as exc:
                 raise ledger_fault(exc) from exc
 
     def write_by_ids(self, statement: ClauseElement, ids: Sequence[str]) -> None:
@@ -122,7 +114,7 @@ class Session:
 
     def _writable(self) -> DBAPICursor:
         if not self._write:
-            # It would fail half way as soon as another writer came first (see `engine.begin_text`).
+            # It would fail half way as soon as another writer came first (see `Begin`).
             raise LedgerError("this unit of work was opened for reading: use write=True")
         return self._open_cursor()
 

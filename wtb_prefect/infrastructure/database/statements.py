@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import BindParameter, ClauseElement, Dialect, Select, Table, Update, bindparam
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.tables import row_columns
 
-# `ON CONFLICT` is no part of Core: each dialect that has it brings its own insert.
-_INSERTS = {"sqlite": sqlite.insert}
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 Query: TypeAlias = Select[*tuple[Any, ...]]
 
@@ -49,28 +48,43 @@ class Statement:
 class Reading:
     """A query compiled for a dialect; parameters go by name, expanding ones too."""
 
-    __slots__ = ("_compiled", "_converters")
+    __slots__ = ("_compiled", "_converters", "_dialect", "_types")
 
     def __init__(self, query: Query, dialect: Dialect) -> None:
         compiled = query.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         self._compiled = compiled
-        types = (column.type.dialect_impl(dialect) for column in query.selected_columns)
-        found = enumerate(kind.result_processor(dialect, None) for kind in types)
-        self._converters = [(index, convert) for index, convert in found if convert is not None]
+        self._types = [column.type.dialect_impl(dialect) for column in query.selected_columns]
+        self._dialect = dialect
+        self._converters: list[tuple[int, Callable[[Any], Any]]] | None = None
 
     def rows(self, cursor: DBAPICursor, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows, their values as the columns' types have them."""
         ready = self._compiled.construct_expanded_state(dict(values))
         cursor.execute(ready.statement, ready.positional_parameters)
         rows = cursor.fetchall()
-        return [self._converted(row) for row in rows] if self._converters else list(rows)
+        if self._converters is None:
+            self._converters = self._find_converters(cursor)
+        converters = self._converters
+        return [_converted(row, converters) for row in rows] if converters else list(rows)
 
-    def _converted(self, row: Sequence[Any]) -> tuple[Any, ...]:
-        values = list(row)
-        for index, convert in self._converters:
-            values[index] = convert(values[index])
-        return tuple(values)
+    def _find_converters(self, cursor: DBAPICursor) -> list[tuple[int, Callable[[Any], Any]]]:
+        """What the driver leaves to do; some drivers say with an answer what its columns are."""
+        codes = [column[1] for column in cursor.description or ()]
+        found = (
+            kind.result_processor(self._dialect, code)
+            for kind, code in zip(self._types, codes, strict=True)
+        )
+        return [(index, convert) for index, convert in enumerate(found) if convert is not None]
+
+
+def _converted(
+    row: Sequence[Any], converters: Sequence[tuple[int, Callable[[Any], Any]]]
+) -> tuple[Any, ...]:
+    values = list(row)
+    for index, convert in converters:
+        values[index] = convert(values[index])
+    return tuple(values)
 
 
 @lru_cache(maxsize=512)
@@ -99,14 +113,14 @@ def upsert(table: Table, *key: str) -> Statement:
     return Statement(lambda dialect: _upsert(table, dialect, key))
 
 
-def _insert(table: Table, dialect: str) -> sqlite.Insert:
-    make = _INSERTS.get(dialect)
-    if make is None:
-        raise LedgerError(f"the ledger does not run on {dialect}; there is: {', '.join(_INSERTS)}")
-    return make(table).values({c.name: bindparam(c.name) for c in row_columns(table)})
+def _insert(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    # `ON CONFLICT` is no part of Core: each dialect that has it brings its own insert.
+    dialects = import_module(f"sqlalchemy.dialects.{dialect}")
+    insert: sqlite.Insert | postgresql.Insert = dialects.insert(table)
+    return insert.values({c.name: bindparam(c.name) for c in row_columns(table)})
 
 
-def _upsert(table: Table, dialect: str, key: tuple[str, ...]) -> sqlite.Insert:
+def _upsert(table: Table, dialect: str, key: tuple[str, ...]) -> sqlite.Insert | postgresql.Insert:
     insert = _insert(table, dialect)
     rest = [c.name for c in row_columns(table) if c.name not in key]
     return insert.on_conflict_do_update(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
 from wtb_prefect.domain.interfaces.surroundings import OutsideFiles
 from wtb_prefect.domain.interfaces.workspace import Workspace
@@ -29,10 +28,15 @@ class ProcessSurroundings:
         where = project.locations
         self._logs = CellLogs(where.output_dir / "logs")
         self._in_workspace = project.cwd == "workspace"
-        database = Path(where.database_url.removeprefix("sqlite:///"))
         # The output folder may be the current directory itself: then its parts are ours.
         parts = [where.output_dir / name for name in ("blobs", "workspaces", "logs", "prefect")]
-        self._own = (database, where.checkpoints, where.output_dir, where.workspace, *parts)
+        self._own = (
+            where.ledger_file,
+            where.checkpoints,
+            where.output_dir,
+            where.workspace,
+            *parts,
+        )
 
     def log_of(self, thread_id: str) -> CellLog:
         """The log of the execution that runs on a thread."""
