@@ -6,6 +6,7 @@ import asyncio
 import operator
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -28,6 +29,7 @@ from wtb_prefect.infrastructure.checkpoints.langgraph_store import (
 )
 from wtb_prefect.infrastructure.checkpoints.postgres_store import PostgresCheckpointStore
 from wtb_prefect.infrastructure.checkpoints.recording_saver import RecordingSaver
+from wtb_prefect.infrastructure.checkpoints.serializer import make_serializer
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -140,6 +142,40 @@ def test_saved_is_loaded(store: LangGraphCheckpointStore) -> None:
     assert (found.step, found.parent_id) == (1, first.checkpoint_id)
     assert found.metadata["note"] == "kept"
     assert store.load("t", first.checkpoint_id).channel_values == {"log": ["a"], "number": 1}
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+SIMPLE = {
+    "nul": "a\0b",
+    "quotes": "'\"\\ größe 🗼",
+    "integer": 2**53 + 1,
+    "whole": 1e16,
+    "small": 5e-324,
+    "infinite": float("inf"),
+    "zero": -0.0,
+    "one": 1.0,
+    "none": None,
+    "yes": True,
+    "enum": Colour.RED,
+    "list": [1e16, "\0"],
+}
+
+
+def test_simple_values_come_back_as_they_are(store: LangGraphCheckpointStore) -> None:
+    """Of the same type, too, on forks as well: savers keep some of them in forms of their own."""
+    store.saver.serde = make_serializer([(Colour.__module__, "Colour")])
+    first = checkpoint("t", 0, **SIMPLE)
+    store.save(first)
+    store.fork("t", first.checkpoint_id, "u")
+    store.copy("t", first.checkpoint_id, "v")
+    for thread in "tuv":
+        found = store.load(thread, first.checkpoint_id).channel_values
+        assert {key: repr(value) for key, value in found.items()} == {
+            key: repr(value) for key, value in SIMPLE.items()
+        }
 
 
 def test_what_is_not_there_is_said(store: LangGraphCheckpointStore) -> None:
@@ -355,6 +391,22 @@ async def over_memory() -> AsyncGenerator[RecordingSaver, None]:
 @pytest.mark.parametrize("registered", [over_sqlite, over_memory], ids=["sqlite", "memory"])
 def test_the_recording_saver_conforms(registered: Any) -> None:
     """LangGraph's own conformance suite: every base capability."""
+    check_conformance(registered)
+
+
+def test_the_recording_saver_conforms_over_postgresql(postgres_url: str) -> None:
+    """The same."""
+
+    @checkpointer_test(name="recording over postgresql")
+    async def over_postgres() -> AsyncGenerator[RecordingSaver, None]:
+        store = PostgresCheckpointStore(postgres_url)
+        yield RecordingSaver(store.saver)
+        store.close()
+
+    check_conformance(over_postgres)
+
+
+def check_conformance(registered: Any) -> None:
     report = asyncio.run(validate(registered))
     failures = {name: result.failures for name, result in report.results.items() if result.failures}
     assert report.passed_all_base(), failures
