@@ -14,7 +14,7 @@ from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.infrastructure.database.address import is_postgres
 from wtb_prefect.infrastructure.database.engine import open_engine
-from wtb_prefect.infrastructure.database.schema import is_begun, upgrade
+from wtb_prefect.infrastructure.database.schema import upgrade, version_of
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 
@@ -48,7 +48,7 @@ def open_ledger(url: str) -> Iterator[OpenUnitOfWork | None]:
         return
     engine = open_engine(url)
     try:
-        if is_postgres(url) and not is_begun(engine):
+        if is_postgres(url) and version_of(engine) is None:
             yield None
             return
         upgrade(engine)

@@ -21,9 +21,13 @@ from urllib.parse import urlsplit
 
 from rich.text import Text
 
+from wtb_prefect.bootstrap.look_at_database import look_at_database
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project
+from wtb_prefect.errors import WTBError
+from wtb_prefect.infrastructure.database.address import DATABASE_URL
 from wtb_prefect.infrastructure.file_tracking.file_system import copy_strategy
+from wtb_prefect.sdk.database_place import database_of
 from wtb_prefect.terminal import make_table
 
 ANSWER_SECONDS = 2.0
@@ -58,8 +62,13 @@ class Check:
 
 def doctor(args: Namespace, out: Output) -> int:
     """Looks at versions, servers and places; 4 if something needed is missing or broken."""
-    folder = find_project(args.project).locations.output_dir if args.project else Path(".wtb")
-    checks = [*_versions(), _prefect_api(), _ray_address(), *_place(folder.absolute())]
+    where = find_project(args.project).locations if args.project else None
+    folder = Path(".wtb") if where is None else where.output_dir
+    database = _database(None if where is None else where.database_url)
+    checks = [
+        *(*_versions(), database, _prefect_api(), _ray_address()),
+        *_place(folder.absolute()),
+    ]
     table = make_table("", "what", "found", "note")
     for check in checks:
         status = Text(check.status, style=_STYLES[check.status])
@@ -82,6 +91,7 @@ def _versions() -> Iterator[Check]:
     )
     yield from (_package(name) for name in _NEEDED)
     yield _demo()
+    yield _postgres()
     library = sqlite3.sqlite_version
     old = sqlite3.sqlite_version_info < (3, 51, 3)
     note = "before 3.51.3 two writers can in theory corrupt a WAL" if old else ""
@@ -103,6 +113,13 @@ def _demo() -> Check:
     return Check("rank-bm25", "ok", version or "not installed", note)
 
 
+def _postgres() -> Check:
+    name = "langgraph-checkpoint-postgres"
+    version = _version(name)
+    note = "" if version else "only PostgreSQL needs it: pip install 'wtb-prefect[postgres]'"
+    return Check(name, "ok", version or "not installed", note)
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -112,6 +129,22 @@ def _version(name: str) -> str | None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _database(url: str | None) -> Check:
+    """A project's, or that of projects that do not say where theirs is."""
+    try:
+        url = database_of(None, None)[0] if url is None else url
+        found = look_at_database(url)
+    except WTBError as exc:
+        return Check("database", "broken", url or f"{DATABASE_URL} is set", str(exc))
+    if found is None:
+        return Check("database", "ok", url, "not there yet: made by the first run")
+    if found.is_newer:
+        note = f"its ledger has version {found.ledger}: use the newer wtb-prefect that wrote it"
+        return Check("database", "broken", url, f"{found.server} answers, {note}")
+    ledger = "no ledger yet" if found.ledger is None else f"ledger version {found.ledger}"
+    return Check("database", "ok", url, f"{found.server} answers, {ledger}")
 
 
 def _prefect_api() -> Check:

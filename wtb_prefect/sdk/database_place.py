@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from wtb_prefect.errors import InvalidInputError
-from wtb_prefect.infrastructure.database.address import DATABASE_URL, is_postgres, shown_url
+from wtb_prefect.infrastructure.database.address import (
+    environment_url,
+    is_postgres,
+    shown_url,
+)
 
 DEFAULT = ".wtb/wtb.db"
 
@@ -22,7 +25,8 @@ def database_of(db_path: str | Path | None, database_url: str | None) -> tuple[s
     if db_path is not None and database_url is not None:
         raise InvalidInputError("give db_path (an SQLite file) or database_url, not both")
     if db_path is None:
-        shown = shown_url(database_url or os.environ.get(DATABASE_URL) or f"sqlite:///{DEFAULT}")
+        given = environment_url() if database_url is None else shown_url(database_url)
+        shown = given or f"sqlite:///{DEFAULT}"
         if is_postgres(shown):
             return shown, None
         db_path = shown.removeprefix("sqlite:///")

@@ -8,7 +8,7 @@ their environment as any PostgreSQL client does (`PGPASSWORD`, `~/.pgpass`).
 from __future__ import annotations
 
 import os
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.secrets import keep_secret
@@ -35,16 +35,6 @@ def shown_url(url: str) -> str:
         InvalidInputError: it is not one of SQLite or PostgreSQL, or cannot be told apart from its
             password.
     """
-    scheme = url.partition("://")[0]
-    if scheme == "sqlite":
-        if not url.removeprefix("sqlite:///") or not url.startswith("sqlite:///"):
-            raise InvalidInputError("database_url names no file: sqlite:///path/to/file.db")
-        return url
-    if not is_postgres(url):
-        raise InvalidInputError(  # only the scheme: the rest may hold a password
-            f"database_url begins with {scheme[:20]!r}; it has to be "
-            "postgresql://user@host/database or sqlite:///path/to/file.db"
-        )
     shown, secrets = _split(url)
     for secret in secrets:
         keep_secret("DATABASE_PASSWORD", secret)
@@ -53,19 +43,43 @@ def shown_url(url: str) -> str:
     return shown
 
 
+def environment_url() -> str | None:
+    """The environment's URL as it may be shown. Raises as `shown_url`."""
+    url = os.environ.get(DATABASE_URL)
+    return _split(url)[0] if url else None
+
+
 def full_url(shown: str) -> str:
     """The URL with the password this process was given, or has in its environment."""
-    if shown not in _given and is_postgres(os.environ.get(DATABASE_URL, "")):
-        shown_url(os.environ[DATABASE_URL])
-    return _given.get(shown, shown)
+    if shown in _given:
+        return _given[shown]
+    try:
+        ours = environment_url() == shown
+    except InvalidInputError:  # it is another project's, who is told
+        ours = False
+    return os.environ[DATABASE_URL] if ours else shown
 
 
 def has_password(shown: str) -> bool:
-    """Whether this process was given a password for a URL."""
+    """Whether this process was given a password for a URL, other than by its environment."""
     return shown in _given
 
 
 def _split(url: str) -> tuple[str, list[str]]:
+    """What may be shown of a URL, and the secrets in it."""
+    if is_postgres(url):
+        return _split_postgres(url)
+    if url.startswith("sqlite:///") and url != "sqlite:///":
+        return url, []
+    scheme, found, _ = url.partition("://")
+    begins = f"begins with {scheme[:20]!r}" if found else "is no URL"  # the rest may be a password
+    raise InvalidInputError(
+        f"database_url {begins}; it has to be postgresql://user@host/database or "
+        "sqlite:///path/to/file.db"
+    )
+
+
+def _split_postgres(url: str) -> tuple[str, list[str]]:
     parts = urlsplit(url)
     user_part, _, server = parts.netloc.rpartition("@")
     user, _, password = user_part.partition(":")
@@ -79,13 +93,8 @@ def _split(url: str) -> tuple[str, list[str]]:
         raise InvalidInputError("database_url names no database: postgresql://user@host/database")
     options = parse_qsl(parts.query, keep_blank_values=True)
     secrets = [value for name, value in options if name in _SECRET_OPTIONS and value]
-    shown = urlunsplit(
-        (
-            "postgresql",
-            f"{user}@{server}" if user else server,
-            parts.path,
-            urlencode([option for option in options if option[0] not in _SECRET_OPTIONS]),
-            "",
-        )
-    )
+    shown_options = urlencode([one for one in options if one[0] not in _SECRET_OPTIONS])
+    place = f"{user}@{server}" if user else server
+    # Not `urlunsplit`: it leaves out the slashes before a server that is not named.
+    shown = f"postgresql://{place}{parts.path}" + (f"?{shown_options}" if shown_options else "")
     return shown, [*([unquote(password)] if password else []), *secrets]

@@ -46,10 +46,10 @@ def _is_at_head(engine: Engine) -> bool:
             return False
 
 
-def is_begun(engine: Engine) -> bool:
-    """Whether the database has a ledger's tables, of whatever version."""
+def version_of(engine: Engine) -> str | None:
+    """The version of the ledger's tables; None if there are none."""
     with ledger_faults, engine.connect() as connection:
-        return inspect(connection).has_table(_VERSION_TABLE)
+        return _version(connection)
 
 
 def _migrate(connection: Connection) -> None:
