@@ -64,6 +64,8 @@ def test_the_password_is_masked_as_it_is_and_as_it_is_written(url: str) -> None:
         "",
         "postgresql://u:hid/den@h/db",
         "postgresql://u:hid#den@h/db",
+        "postgresql://u:12/hid@h/db",
+        "postgresql://u:12/x#hid@h/db",
         "postgresql://u:hid?den@h/db",
         "postgresql://hidden:word/db",
         "postgresql://u:hidden@h",
