@@ -104,7 +104,9 @@ def _parser() -> _Parser:
     )
     _add_starters(commands)
     _add_runs(commands)
-    add_controls(partial(_add, commands), _PROJECT)
+    for batch in add_controls(partial(_add, commands), _PROJECT):
+        _add_runner(batch)
+        _add_cells(batch)
     _add_looks(commands)
     _add_removals(commands)
     doctor = _add(commands, "doctor", "doctor:doctor", "check versions, servers and folders")
@@ -205,7 +207,7 @@ def _add_filter(parser: _Parser) -> None:
         )
 
 
-def _add_runner(parser: _Parser) -> None:
+def _add_runner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-parallel", metavar="N", type=int, help="stretches in flight at once")
     parser.add_argument(
         "--runner",
@@ -215,7 +217,7 @@ def _add_runner(parser: _Parser) -> None:
     )
 
 
-def _add_cells(parser: _Parser) -> None:
+def _add_cells(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cells", dest="cells_too", action="store_true", help="every cell, with its error"
     )
