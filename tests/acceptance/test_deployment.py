@@ -30,6 +30,7 @@ import operator, time
 from pathlib import Path
 from typing import Annotated, TypedDict
 from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 from wtb_prefect import WorkflowProject, current_workspace
 
 class State(TypedDict):
@@ -54,7 +55,19 @@ def build():
     builder.add_edge("first", "second")
     return builder
 
+def ask(state: State):
+    return {"log": [interrupt("Which colour?"), interrupt("Are you sure?")]}
+
+def asking():
+    builder = StateGraph(State)
+    builder.add_node("first", first)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "ask")
+    return builder
+
 project = WorkflowProject("deployed", build, db_path="wtb.db", output_dir="outputs")
+asks = WorkflowProject("asks", asking, db_path="wtb.db", output_dir="outputs")
 
 @project.variant("second", "other")
 def other(state: State):
@@ -286,6 +299,88 @@ def test_a_cancelled_run_is_one_cancelled_execution(deployed: Deployed) -> None:
     assert newest["status"] == "cancelled"
 
 
+def test_questions_are_answered_in_the_form(deployed: Deployed) -> None:
+    """Two of one node, at one checkpoint; what cannot be taken is asked for again."""
+    folder, client = deployed.folder, deployed.client
+    with worker(folder, deployed.environment):
+        run_id = _start_run(deployed, project="bench.py:asks", state={"log": []})
+        for form, asked in (
+            ({"update": "not JSON", "answer": ""}, "Which colour?"),
+            ({"update": '{"colour": 1}', "answer": ""}, "not JSON"),
+            ({"update": "", "answer": "green"}, "Which colour?"),
+            ({"update": "", "answer": "true"}, "Are you sure?"),
+        ):
+            _wait_for_state(client, run_id, "PAUSED", folder)
+            state = client.get(f"/flow_runs/{run_id}").json()["state"]
+            keys = state["state_details"]["run_input_keyset"]
+            said = client.get(f"/flow_runs/{run_id}/input/{keys['description']}").text
+            assert asked in said
+            _resume(client, run_id, form)
+        ended = wait_for_end(client, run_id, 90)
+    assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    (done,) = _runs(folder, "asks")
+    state = _wtb(folder, "state", "bench.py:asks", done["execution_id"])
+    assert state["values"] == {"log": ["first", "green", True]}
+
+
+def test_a_run_cancelled_while_it_is_suspended_is_one_cancelled_execution(
+    deployed: Deployed,
+) -> None:
+    """By the deployment that Prefect starts at every cancelled run."""
+    folder, client = deployed.folder, deployed.client
+    with worker(folder, deployed.environment):
+        run_id = _start_run(deployed, state={"log": []}, breakpoints=["second"])
+        _wait_for_state(client, run_id, "PAUSED", folder)
+        held = _runs(folder)[0]
+        assert held["status"] == "paused"
+        cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        client.post(f"/flow_runs/{run_id}/set_state", json=cancelling)
+        assert wait_for_end(client, run_id, 30)["state_type"] == "CANCELLED"
+        deadline = time.monotonic() + 90
+        while (now := _runs(folder)[0])["status"] != "cancelled":
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+            time.sleep(1)
+    assert now["execution_id"] == held["execution_id"]
+
+
+def test_a_run_whose_worker_stops_goes_on_when_it_is_tried_again(deployed: Deployed) -> None:
+    folder, client = deployed.folder, deployed.client
+    bodies = folder / "bodies.txt"
+    bodies.unlink(missing_ok=True)
+    (folder / "hold").touch()
+    with worker(folder, deployed.environment):
+        run_id = _start_run(deployed, state={"log": []})
+        deadline = time.monotonic() + 90
+        while not bodies.exists():
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+            time.sleep(0.2)
+    (folder / "hold").unlink()
+    left = _runs(folder)[0]
+    assert left["status"] in ("paused", "running")  # never cancelled: nobody asked for that
+    with worker(folder, deployed.environment):
+        again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+        client.post(f"/flow_runs/{run_id}/set_state", json=again)
+        _wait_for_state(client, run_id, "RUNNING", folder)
+        ended = wait_for_end(client, run_id, 90)
+    assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    assert (_runs(folder)[0]["execution_id"], _runs(folder)[0]["status"]) == (
+        left["execution_id"],
+        "completed",
+    )
+
+
+def _start_run(deployed: Deployed, **parameters: Any) -> str:
+    found = deployed.client.get("/deployments/name/run_workflow/run-workflow").json()
+    given = {"project": "bench.py:project", **parameters}
+    url = f"/deployments/{found['id']}/create_flow_run"
+    return str(deployed.client.post(url, json={"parameters": given}).json()["id"])
+
+
+def _resume(client: httpx.Client, run_id: str, form: dict[str, str]) -> None:
+    resumed = client.post(f"/flow_runs/{run_id}/resume", json={"run_input": form})
+    assert resumed.json()["status"] == "ACCEPT", resumed.text
+
+
 def _wait_for_state(client: httpx.Client, run_id: str, state: str, folder: Path) -> None:
     deadline = time.monotonic() + 120
     while client.get(f"/flow_runs/{run_id}").json()["state_type"] != state:
@@ -293,9 +388,9 @@ def _wait_for_state(client: httpx.Client, run_id: str, state: str, folder: Path)
         time.sleep(0.5)
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
+def _runs(folder: Path, project: str = "project") -> list[dict[str, Any]]:
     """The single executions, newest first."""
-    found: list[dict[str, Any]] = _wtb(folder, "list", "bench.py:project", "--runs")
+    found: list[dict[str, Any]] = _wtb(folder, "list", f"bench.py:{project}", "--runs")
     return found
 
 
