@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -51,6 +52,23 @@ def test_the_form_keeps_its_bounds_and_refuses_what_is_outside(deployed: Deploye
     assert deployed.client.post("/flow_runs/count", json=ours).json() == 0
 
 
+def _first_run(deployed: Deployed, flow: str) -> str:
+    """The id of the first run of a flow, which something else has started."""
+    wanted = {"flows": {"name": {"any_": [flow]}}}
+    deadline = time.monotonic() + 60
+    while not (found := deployed.client.post("/flow_runs/filter", json=wanted).json()):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    return str(found[0]["id"])
+
+
+def test_claims_are_verified_every_ten_minutes_and_after_a_batch(deployed: Deployed) -> None:
+    found = deployed.client.get("/deployments/name/verify_outbox/verify-outbox").json()
+    assert [s["schedule"]["cron"] for s in found["schedules"]] == ["*/10 * * * *"]
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+
+
 def test_garbage_is_collected_every_week(deployed: Deployed) -> None:
     found = deployed.client.get("/deployments/name/collect_garbage/collect-garbage").json()
     (schedule,) = found["schedules"]
@@ -74,6 +92,7 @@ def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: D
     with worker(deployed.folder, deployed.environment):
         started, again = (deployed.client.post(url, json=request).json() for _ in range(2))
         run = wait_for_end(deployed.client, started["id"], 220)
+        verifying = wait_for_end(deployed.client, _first_run(deployed, "verify_outbox"), 90)
     artifacts = deployed.client.post("/artifacts/filter", json={}).json()
     assert run["state_type"] == "COMPLETED", (deployed.folder / "worker.log").read_text()[-3000:]
     assert again["id"] == started["id"]
@@ -81,6 +100,9 @@ def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: D
     summary = next(a["data"] for a in artifacts if a["key"] == "wtb-batch-nightly-1")
     assert "second=other" in summary
     assert "```mermaid" in summary
+    assert verifying["state_type"] == "COMPLETED"  # its trigger is the event of the batch
+    table = next(a["data"] for a in artifacts if a["key"] == "wtb-outbox-deployed")
+    assert {"what": "failed in all", "value": 0} in json.loads(table)
     results = wtb(deployed.folder, "results", "bench.py:project", "nightly-1")
     assert results["best"] == "second=other"
 

@@ -221,7 +221,7 @@ class TestCrashesWhileRollingBack:
                 raise KeyboardInterrupt
 
             with monkeypatch.context() as patched:
-                patched.setattr(use_case, "_stores_follow", die)
+                patched.setattr(use_case, "stores_follow", die)
                 with pytest.raises(KeyboardInterrupt):
                     bench.rollback(run.execution_id, node="b")
             place.bodies()

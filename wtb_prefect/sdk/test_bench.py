@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
+from math import inf
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -25,6 +26,17 @@ from wtb_prefect.application.collect_garbage import (
 from wtb_prefect.application.compare_points import values_at
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
+from wtb_prefect.application.process_outbox import (
+    BATCH as OUTBOX_BATCH,
+)
+from wtb_prefect.application.process_outbox import (
+    Verification,
+    drain,
+    process_pending,
+)
+from wtb_prefect.application.process_outbox import (
+    retry_failed as retry_failed_claims,
+)
 from wtb_prefect.application.read_cases import Cases
 from wtb_prefect.application.read_history import (
     read_boundaries,
@@ -342,6 +354,26 @@ class TestBench(ExecutionControl):
         session, full = self._sessions.of(execution_id)
         reader = open_cell_logs(self.project.locations)
         return read_logs(session.open_uow, reader, full)
+
+    def verify_outbox(
+        self, seconds: float | None = None, *, deep: bool = False, retry_failed: bool = False
+    ) -> Verification:
+        """Verifies claims about checkpoints and files that are due, until none is left.
+
+        Args:
+            seconds: stop after about so long; None: go on to the end.
+            deep: read every checkpoint and all bytes of files; else only their places and sizes.
+            retry_failed: claims that have failed for good are tried again.
+
+        Raises `InfrastructureError`: the ledger cannot be used.
+        """
+        if retry_failed:
+            retry_failed_claims(self.session)
+        return drain(self.session, inf if seconds is None else seconds, deep=deep)
+
+    def process_pending(self, limit: int = OUTBOX_BATCH, *, deep: bool = False) -> Verification:
+        """The same for one bounded number of claims: a step of a loop of your own."""
+        return process_pending(self.session, limit, deep=deep)
 
     def collect_garbage(
         self, grace: float = GRACE_HOURS, *, dry_run: bool = False

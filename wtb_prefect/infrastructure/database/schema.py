@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.engine import begin, ledger_faults, writer_lock
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration: known here so that a ledger at head is seen without importing Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
