@@ -39,6 +39,8 @@ _EXPORTS = {
     "fork_workspace": "wtb_prefect.api.file_tasks",
     "run_workflow": "wtb_prefect.api.run_workflow",
     "restore_files": "wtb_prefect.api.file_tasks",
+    "settle_runs": "wtb_prefect.api.settle_runs",
+    "verify_outbox": "wtb_prefect.api.verify_outbox",
 }
 
 

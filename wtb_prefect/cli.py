@@ -104,7 +104,9 @@ def _parser() -> _Parser:
     )
     _add_starters(commands)
     _add_runs(commands)
-    add_controls(partial(_add, commands), _PROJECT)
+    for batch in add_controls(partial(_add, commands), _PROJECT):
+        _add_runner(batch)
+        _add_cells(batch)
     _add_looks(commands)
     _add_removals(commands)
     doctor = _add(commands, "doctor", "doctor:doctor", "check versions, servers and folders")
@@ -205,7 +207,7 @@ def _add_filter(parser: _Parser) -> None:
         )
 
 
-def _add_runner(parser: _Parser) -> None:
+def _add_runner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-parallel", metavar="N", type=int, help="stretches in flight at once")
     parser.add_argument(
         "--runner",
@@ -215,7 +217,7 @@ def _add_runner(parser: _Parser) -> None:
     )
 
 
-def _add_cells(parser: _Parser) -> None:
+def _add_cells(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cells", dest="cells_too", action="store_true", help="every cell, with its error"
     )
@@ -257,6 +259,7 @@ def _add_removals(commands: Commands) -> None:
     )
     delete.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
     delete.add_argument("--yes", action="store_true", help="do not ask")
+    _add_checks(commands)
     garbage = _add(commands, "gc", "garbage:gc", "remove contents of files that nothing names")
     garbage.add_argument("project", metavar="PROJECT", help=_PROJECT)
     garbage.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
@@ -266,6 +269,23 @@ def _add_removals(commands: Commands) -> None:
         type=float,
         default=24.0,
         help="what was written in the last HOURS stays (24); 0 only if nothing runs",
+    )
+
+
+def _add_checks(commands: Commands) -> None:
+    verify = _add(commands, "verify", "verify:verify", "verify claims across ledger and stores")
+    verify.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    verify.add_argument("--deep", action="store_true", help="read all checkpoints and files")
+    verify.add_argument(
+        "--retry-failed", action="store_true", help="try claims again that have failed for good"
+    )
+    verify.add_argument(
+        "--watch",
+        metavar="S",
+        type=float,
+        nargs="?",
+        const=10.0,
+        help="go on for ever, every S seconds (10)",
     )
 
 

@@ -3,137 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
-
-from wtb_prefect.api.server import prefect_server
-
-REPOSITORY = Path(__file__).parent.parent.parent
-PREFECT = str(Path(sys.executable).with_name("prefect"))
-WTB = str(Path(sys.executable).with_name("wtb"))
-
-PROJECT = """
-import operator, time
-from pathlib import Path
-from typing import Annotated, TypedDict
-from langgraph.graph import START, StateGraph
-from wtb_prefect import WorkflowProject, current_workspace
-
-class State(TypedDict):
-    log: Annotated[list[str], operator.add]
-
-def first(state: State):
-    with Path("bodies.txt").open("a") as file:
-        file.write("first\\n")
-    while Path("hold").exists():
-        time.sleep(0.1)
-    (current_workspace() / "first.txt").write_text("first")
-    return {"log": ["first"]}
-
-def second(state: State):
-    return {"log": ["second"]}
-
-def build():
-    builder = StateGraph(State)
-    builder.add_node("first", first)
-    builder.add_node("second", second)
-    builder.add_edge(START, "first")
-    builder.add_edge("first", "second")
-    return builder
-
-project = WorkflowProject("deployed", build, db_path="wtb.db", output_dir="outputs")
-
-@project.variant("second", "other")
-def other(state: State):
-    return {"log": ["other"]}
-
-@project.evaluator(primary=True)
-def is_other(state, expected) -> bool:
-    return state["log"][-1] == expected
-"""
-CASES = "".join(
-    f'{{"id": "{name}", "state": {{"log": []}}, "expected": "other"}}\n' for name in "ab"
+from deployments import (
+    Deployed,
+    batches,
+    deploy,
+    processes_in,
+    resume,
+    runs,
+    start_run,
+    wait_for_end,
+    wait_for_state,
+    worker,
+    wtb,
 )
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support import expected_conditions as shown
+from selenium.webdriver.support.wait import WebDriverWait
 
 pytestmark = [pytest.mark.prefect, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
-
-
-@contextmanager
-def worker(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A process worker in a folder, stopped with everything it started."""
-    with (folder / "worker.log").open("w") as log:
-        process = subprocess.Popen(
-            [PREFECT, "worker", "start", "--pool", "wtb"],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
-
-
-def wait_for_end(client: httpx.Client, flow_run_id: str, seconds: float) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        run: dict[str, Any] = client.get(f"/flow_runs/{flow_run_id}").json()
-        if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return run
-        time.sleep(1)
-    raise AssertionError(f"the flow run did not end: {run['state']}")
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A folder with a project, deployed to a server."""
-
-    folder: Path
-    environment: dict[str, str]
-    client: httpx.Client
-    deployment: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder, home = tmp_path_factory.mktemp("bench"), tmp_path_factory.mktemp("prefect")
-    shutil.copy(REPOSITORY / "prefect.yaml", folder)
-    shutil.copytree(REPOSITORY / "flows", folder / "flows")
-    (folder / "bench.py").write_text(PROJECT)
-    (folder / "cases.jsonl").write_text(CASES)
-    with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server(home) as server:
-        environment = {**os.environ, "PREFECT_API_URL": server.url, "PREFECT_HOME": str(home)}
-        for command in (
-            ["work-pool", "create", "wtb", "--type", "process"],
-            ["--no-prompt", "deploy", "--all"],
-        ):
-            subprocess.run(
-                [PREFECT, *command],
-                cwd=folder,
-                env=environment,
-                check=True,
-                capture_output=True,
-                timeout=120,
-            )
-        with httpx.Client(base_url=server.url) as client:
-            deployment = client.get("/deployments/name/batch_test/batch-test").json()
-            yield Deployed(folder, environment, client, deployment)
+    with deploy(folder, home) as found:
+        yield found
 
 
 def test_the_form_keeps_its_bounds_and_refuses_what_is_outside(deployed: Deployed) -> None:
@@ -148,6 +50,23 @@ def test_the_form_keeps_its_bounds_and_refuses_what_is_outside(deployed: Deploye
     assert "repeats" in answer.text
     ours = {"deployments": {"id": {"any_": [deployed.deployment["id"]]}}}
     assert deployed.client.post("/flow_runs/count", json=ours).json() == 0
+
+
+def _first_run(deployed: Deployed, flow: str) -> str:
+    """The id of the first run of a flow, which something else has started."""
+    wanted = {"flows": {"name": {"any_": [flow]}}}
+    deadline = time.monotonic() + 60
+    while not (found := deployed.client.post("/flow_runs/filter", json=wanted).json()):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    return str(found[0]["id"])
+
+
+def test_claims_are_verified_every_ten_minutes_and_after_a_batch(deployed: Deployed) -> None:
+    found = deployed.client.get("/deployments/name/verify_outbox/verify-outbox").json()
+    assert [s["schedule"]["cron"] for s in found["schedules"]] == ["*/10 * * * *"]
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
 def test_garbage_is_collected_every_week(deployed: Deployed) -> None:
@@ -173,6 +92,7 @@ def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: D
     with worker(deployed.folder, deployed.environment):
         started, again = (deployed.client.post(url, json=request).json() for _ in range(2))
         run = wait_for_end(deployed.client, started["id"], 220)
+        verifying = wait_for_end(deployed.client, _first_run(deployed, "verify_outbox"), 90)
     artifacts = deployed.client.post("/artifacts/filter", json={}).json()
     assert run["state_type"] == "COMPLETED", (deployed.folder / "worker.log").read_text()[-3000:]
     assert again["id"] == started["id"]
@@ -180,14 +100,11 @@ def test_a_batch_is_triggered_through_the_api_and_ends_in_the_ledger(deployed: D
     summary = next(a["data"] for a in artifacts if a["key"] == "wtb-batch-nightly-1")
     assert "second=other" in summary
     assert "```mermaid" in summary
-    results = subprocess.run(
-        [WTB, "results", "bench.py:project", "nightly-1", "--json"],
-        cwd=deployed.folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert json.loads(results.stdout)["best"] == "second=other"
+    assert verifying["state_type"] == "COMPLETED"  # its trigger is the event of the batch
+    table = next(a["data"] for a in artifacts if a["key"] == "wtb-outbox-deployed")
+    assert {"what": "failed in all", "value": 0} in json.loads(table)
+    results = wtb(deployed.folder, "results", "bench.py:project", "nightly-1")
+    assert results["best"] == "second=other"
 
 
 def test_a_cancelled_flow_run_is_one_cancelled_batch_that_goes_on(deployed: Deployed) -> None:
@@ -216,7 +133,7 @@ def test_a_cancelled_flow_run_is_one_cancelled_batch_that_goes_on(deployed: Depl
         client.post(f"/flow_runs/{run['id']}/set_state", json=cancelling)
         ended = wait_for_end(client, run["id"], 90)
         assert ended["state_type"] == "CANCELLED", (folder / "worker.log").read_text()[-3000:]
-        assert _processes_in(folder, 30) == 1  # the worker itself
+        assert processes_in(folder, 30) == 1  # the worker itself
         tasks = {"flow_runs": {"id": {"any_": [run["id"]]}}}
         for _ in range(60):
             states = {
@@ -226,11 +143,11 @@ def test_a_cancelled_flow_run_is_one_cancelled_batch_that_goes_on(deployed: Depl
                 break
             time.sleep(1)
         assert states == {"CRASHED"}
-        assert _batches(folder, "stopped") == ["cancelled"]
+        assert batches(folder, "stopped") == ["cancelled"]
         (folder / "hold").unlink()
         again = client.post(url, json={"parameters": parameters}).json()
         assert wait_for_end(client, again["id"], 150)["state_type"] == "COMPLETED"
-    assert _batches(folder, "stopped") == ["completed"]
+    assert batches(folder, "stopped") == ["completed"]
 
 
 def test_a_run_is_suspended_where_it_holds_and_goes_on_in_a_new_process(deployed: Deployed) -> None:
@@ -248,17 +165,17 @@ def test_a_run_is_suspended_where_it_holds_and_goes_on_in_a_new_process(deployed
     url = f"/deployments/{found['id']}/create_flow_run"
     with worker(folder, deployed.environment):
         run = client.post(url, json={"parameters": parameters}).json()
-        _wait_for_state(client, run["id"], "PAUSED", folder)
-        (held,) = _runs(folder)
+        wait_for_state(client, run["id"], "PAUSED", folder)
+        (held,) = runs(folder)
         assert (held["status"], held["next_nodes"]) == ("paused", ["second"])
         form = {"update": '{"log": ["by hand"]}', "answer": ""}
         resumed = client.post(f"/flow_runs/{run['id']}/resume", json={"run_input": form})
         assert resumed.json()["status"] == "ACCEPT", resumed.text
         ended = wait_for_end(client, run["id"], 90)
     assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
-    (done,) = _runs(folder)
+    (done,) = runs(folder)
     assert (done["execution_id"], done["status"]) == (held["execution_id"], "completed")
-    state = _wtb(folder, "state", "bench.py:project", done["execution_id"])
+    state = wtb(folder, "state", "bench.py:project", done["execution_id"])
     assert state["values"] == {"log": ["first", "by hand", "other"]}
     assert bodies.read_text() == "first\n"
 
@@ -282,51 +199,128 @@ def test_a_cancelled_run_is_one_cancelled_execution(deployed: Deployed) -> None:
         ended = wait_for_end(client, run["id"], 90)
         (folder / "hold").unlink()
     assert ended["state_type"] == "CANCELLED", (folder / "worker.log").read_text()[-3000:]
-    newest = _runs(folder)[0]
+    newest = runs(folder)[0]
     assert newest["status"] == "cancelled"
 
 
-def _wait_for_state(client: httpx.Client, run_id: str, state: str, folder: Path) -> None:
-    deadline = time.monotonic() + 120
-    while client.get(f"/flow_runs/{run_id}").json()["state_type"] != state:
-        assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
-        time.sleep(0.5)
+def test_questions_are_answered_in_the_form(deployed: Deployed) -> None:
+    """Two of one node, at one checkpoint; what cannot be taken is asked for again."""
+    folder, client = deployed.folder, deployed.client
+    with worker(folder, deployed.environment):
+        run_id = start_run(deployed, project="bench.py:asks", state={"log": []})
+        for form, asked in (
+            ({"update": "not JSON", "answer": ""}, "Which colour?"),
+            ({"update": '{"colour": 1}', "answer": ""}, "not JSON"),
+            ({"update": "", "answer": "green"}, "Which colour?"),
+            ({"update": "", "answer": "true"}, "Are you sure?"),
+        ):
+            wait_for_state(client, run_id, "PAUSED", folder)
+            state = client.get(f"/flow_runs/{run_id}").json()["state"]
+            keys = state["state_details"]["run_input_keyset"]
+            said = client.get(f"/flow_runs/{run_id}/input/{keys['description']}").text
+            assert asked in said
+            resume(client, run_id, form)
+        ended = wait_for_end(client, run_id, 90)
+    assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    done = runs(folder, "asks")[0]
+    state = wtb(folder, "state", "bench.py:asks", done["execution_id"])
+    assert state["values"] == {"log": ["first", "green", True]}
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
-    """The single executions, newest first."""
-    found: list[dict[str, Any]] = _wtb(folder, "list", "bench.py:project", "--runs")
-    return found
+def test_a_run_cancelled_while_it_is_suspended_is_one_cancelled_execution(
+    deployed: Deployed,
+) -> None:
+    """By the deployment that Prefect starts at every cancelled run."""
+    folder, client = deployed.folder, deployed.client
+    with worker(folder, deployed.environment):
+        run_id = start_run(deployed, state={"log": []}, breakpoints=["second"])
+        wait_for_state(client, run_id, "PAUSED", folder)
+        held = runs(folder)[0]
+        assert held["status"] == "paused"
+        cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        client.post(f"/flow_runs/{run_id}/set_state", json=cancelling)
+        assert wait_for_end(client, run_id, 30)["state_type"] == "CANCELLED"
+        deadline = time.monotonic() + 90
+        while (now := runs(folder)[0])["status"] != "cancelled":
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+            time.sleep(1)
+    assert now["execution_id"] == held["execution_id"]
 
 
-def _wtb(folder: Path, *words: str) -> Any:
-    done = subprocess.run(
-        [WTB, *words, "--json"], cwd=folder, check=True, capture_output=True, text=True
+def test_a_run_whose_worker_stops_goes_on_when_it_is_tried_again(deployed: Deployed) -> None:
+    folder, client = deployed.folder, deployed.client
+    bodies = folder / "bodies.txt"
+    bodies.unlink(missing_ok=True)
+    (folder / "hold").touch()
+    with worker(folder, deployed.environment):
+        run_id = start_run(deployed, state={"log": []})
+        deadline = time.monotonic() + 90
+        while not bodies.exists():
+            assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-3000:]
+            time.sleep(0.2)
+    (folder / "hold").unlink()
+    left = runs(folder)[0]
+    assert left["status"] in ("paused", "running")  # never cancelled: nobody asked for that
+    with worker(folder, deployed.environment):
+        again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+        client.post(f"/flow_runs/{run_id}/set_state", json=again)
+        wait_for_state(client, run_id, "RUNNING", folder)
+        ended = wait_for_end(client, run_id, 90)
+    assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    assert (runs(folder)[0]["execution_id"], runs(folder)[0]["status"]) == (
+        left["execution_id"],
+        "completed",
     )
-    return json.loads(done.stdout)
 
 
-def _batches(folder: Path, batch_id: str) -> list[str]:
-    listed = subprocess.run(
-        [WTB, "list", "bench.py:project", "--json"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return [b["status"] for b in json.loads(listed.stdout) if b["batch_id"] == batch_id]
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """Headless Chromium from Debian."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1000"):
+        options.add_argument(argument)
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    yield found
+    found.quit()
 
 
-def _processes_in(folder: Path, seconds: float) -> int:
-    """How many processes work in a folder, when only one is left or the time is over."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = 0
-        for entry in Path("/proc").glob("[0-9]*/cwd"):
-            try:
-                found += entry.readlink() == folder
-            except OSError:
-                continue
-        if found <= 1 or time.monotonic() > deadline:
-            return found
-        time.sleep(0.5)
+def test_a_question_is_answered_in_prefects_ui(
+    deployed: Deployed, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """The page of a suspended run, its form, and Submit; twice."""
+    folder, client = deployed.folder, deployed.client
+    page = WebDriverWait(browser, 60)
+    with worker(folder, deployed.environment):
+        run_id = start_run(deployed, project="bench.py:asks", state={"log": []})
+        ui = deployed.environment["PREFECT_API_URL"].removesuffix("/api")
+        for number, (question, answer) in enumerate(
+            [("Which colour?", "blue"), ("Are you sure?", "not quite")]
+        ):
+            wait_for_state(client, run_id, "PAUSED", folder)
+            browser.get(f"{ui}/runs/flow-run/{run_id}")
+            _press(page, "Resume")
+            form = page.until(shown.visibility_of_element_located((By.XPATH, _dialog(question))))
+            assert "['first']" in form.text  # the state, beside the form
+            browser.save_screenshot(str(tmp_path / f"suspended-{number}.png"))
+            _, field = page.until(lambda d: d.find_elements(By.TAG_NAME, "textarea"))
+            field.send_keys(answer)
+            _press(page, "Submit")
+            page.until(shown.invisibility_of_element_located((By.XPATH, _dialog(question))))
+        ended = wait_for_end(client, run_id, 90)
+    assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
+    done = runs(folder, "asks")[0]
+    state = wtb(folder, "state", "bench.py:asks", done["execution_id"])
+    assert state["values"] == {"log": ["first", "blue", "not quite"]}
+
+
+def _dialog(question: str) -> str:
+    return f"//*[contains(., 'Resume Flow Run') and contains(., '{question}')][.//textarea]"
+
+
+def _press(page: WebDriverWait[webdriver.Chrome], button: str) -> None:
+    place = f"//button[normalize-space()='{button}']"
+    page.until(shown.element_to_be_clickable((By.XPATH, place))).click()

@@ -60,6 +60,10 @@ def test_going_back_in_time(tmp_path: Path) -> None:
     outputs: dict[str, list[str]] = {}
     for command in commands("Go back in time"):
         line = command.replace("EXECUTION", execution).replace("CHECKPOINT", checkpoint)
+        if "BATCH" in line:
+            batch = "--cases questions.jsonl --limit 2 --batch-id small --runner inline"
+            wtb(folder, f"wtb run project.py:project {batch}")
+            line = line.replace("BATCH", "small") + " --runner inline"
         done = wtb(folder, line, ends=(0, 5))
         outputs.setdefault(command.split()[1], []).append(done)
         if command.startswith("wtb run"):
@@ -72,6 +76,7 @@ def test_going_back_in_time(tmp_path: Path) -> None:
     assert f"{execution}: paused before retrieve" in outputs["rollback"][0]
     assert f"{execution}: paused before rerank" in outputs["resume"][1]
     assert ": completed" in outputs["branch"][0]
+    assert "4 run now" in outputs["branch"][1], outputs["branch"][1]
     assert (folder / "files-then" / "corpus").is_dir()
 
 

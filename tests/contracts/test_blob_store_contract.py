@@ -58,11 +58,13 @@ class BlobStoreContract:
         assert store.exists(sha256(data))
         assert store.read(sha256(data)) == data
         store.check(sha256(data))
+        assert store.size(sha256(data)) == len(data)
         store.copy_to(sha256(data), tmp_path / "target")
         assert (tmp_path / "target").read_bytes() == data
 
     def test_a_missing_blob_is_named(self, store: BlobStore, tmp_path: Path) -> None:
         assert not store.exists(ABSENT)
+        assert store.size(ABSENT) is None
         with pytest.raises(FileTrackingError, match=ABSENT):
             store.read(ABSENT)
         with pytest.raises(FileTrackingError, match=ABSENT):

@@ -202,6 +202,19 @@ def test_history_is_oldest_first_and_latest_its_end(store: LangGraphCheckpointSt
     assert not store.exists("other", saved[0].checkpoint_id)
 
 
+def test_parents_are_those_of_the_history(store: LangGraphCheckpointStore) -> None:
+    for thread in ("one", "two", "other"):
+        stopped_beside_siblings(store, thread)
+    expected = {
+        (thread, found.checkpoint_id): found.parent_id
+        for thread in ("one", "two")
+        for found in store.history(thread)
+    }
+    assert len(expected) == 6
+    assert store.parents(["one", "unknown", "two"]) == expected
+    assert store.parents([]) == {}
+
+
 def test_delete_takes_the_whole_thread(store: LangGraphCheckpointStore) -> None:
     """An unknown thread is no error; other threads stay."""
     store.delete("nobody")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -323,12 +324,16 @@ class FileTrackerContract:
             tracker.update({"good": memento}, tmp_path / "w", FileSnapshot())
         assert contents(tmp_path / "w") == {"mine": b"1"}
 
-    def test_verifying_names_file_and_blob(self, tracker: FileTracker) -> None:
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_verifying_names_file_and_blob(self, tracker: FileTracker, deep: bool) -> None:
         files = tracker.store_texts([("a", b"1"), ("same", b"1")])
-        tracker.verify(files)
+        tracker.verify(files, deep=deep)
         lost = FileMemento(path="lost", blob_id=ABSENT, size=1)
         with pytest.raises(FileTrackingError, match=f"'lost'.*{ABSENT}"):
-            tracker.verify([*files, lost])
+            tracker.verify([*files, lost], deep=deep)
+        wrong = replace(files[0], path="wrong", size=7)
+        with pytest.raises(FileTrackingError, match=r"'wrong'.*has 1 bytes, recorded were 7"):
+            tracker.verify([wrong], deep=deep)
 
 
 class TestLocalFileTracker(FileTrackerContract):

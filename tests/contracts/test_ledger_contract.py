@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -20,7 +21,7 @@ from wtb_prefect.domain.execution_control import ControlRequest
 from wtb_prefect.domain.file_processing import FileMemento
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
-from wtb_prefect.domain.outbox import AuditEntry, OutboxStatus
+from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxMetrics, OutboxStatus
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database.engine import open_engine
 from wtb_prefect.infrastructure.database.memory import MemoryLedger
@@ -956,6 +957,137 @@ class TestOutbox:
         )
         change(ledger, lambda uow: uow.outbox.add_many([bare]))
         assert read(ledger, lambda uow: uow.outbox.list()) == [bare]
+
+
+class TestClaims:
+    """Taking events to process: leases, order per aggregate, attempts."""
+
+    LEASE = later(30)
+
+    def put(self, ledger: OpenUnitOfWork, *names: str) -> list[OutboxEvent]:
+        """Pending events that were never tried; the first letter is the aggregate."""
+        events = [_untried(name) for name in names]
+        change(ledger, lambda uow: uow.outbox.add_many(events))
+        return events
+
+    def take(self, ledger: OpenUnitOfWork, now: datetime = NOW, limit: int = 10) -> list[str]:
+        with ledger(write=True) as uow:
+            found = uow.outbox.claim(limit, now, now + timedelta(seconds=30))
+            uow.commit()
+        return [event.event_id for event in found]
+
+    def test_are_taken_once_until_the_lease_is_over(self, ledger: OpenUnitOfWork) -> None:
+        self.put(ledger, "a1", "b1", "a2")
+        assert self.take(ledger) == ["a1", "a2", "b1"]
+        assert self.take(ledger, later(29)) == []
+        assert self.take(ledger, later(30)) == ["a1", "a2", "b1"]
+
+    def test_count_their_attempts(self, ledger: OpenUnitOfWork) -> None:
+        (event,) = self.put(ledger, "a1")
+        with ledger(write=True) as uow:
+            claimed = uow.outbox.claim(1, NOW, self.LEASE)
+            uow.commit()
+        assert claimed == [replace(event, attempts=1, lease_until=self.LEASE)]
+        assert read(ledger, lambda uow: uow.outbox.list()) == claimed
+
+    def test_an_aggregate_is_taken_whole(self, ledger: OpenUnitOfWork) -> None:
+        self.put(ledger, "a1", "b1", "a2", "c1")
+        assert self.take(ledger, limit=1) == ["a1", "a2"]
+        assert self.take(ledger, limit=2) == ["b1", "c1"]
+
+    def test_one_that_waits_holds_up_what_comes_after_it_in_its_aggregate(
+        self, ledger: OpenUnitOfWork
+    ) -> None:
+        self.put(ledger, "a1", "a2", "b1")
+        with ledger(write=True) as uow:
+            first, _, other = uow.outbox.claim(10, NOW, self.LEASE)
+            waiting = replace(first, next_at=later(60), last_error="not yet")
+            uow.outbox.settle([waiting, other])
+            uow.commit()
+        assert self.take(ledger, later(1)) == ["b1"]
+        assert self.take(ledger, later(60)) == ["a1", "a2", "b1"]
+
+    def test_a_later_one_that_waits_lets_earlier_ones_through(self, ledger: OpenUnitOfWork) -> None:
+        events = [_untried("a1"), replace(_untried("a2"), next_at=later(60)), _untried("a3")]
+        change(ledger, lambda uow: uow.outbox.add_many(events))
+        assert self.take(ledger) == ["a1"]
+
+    def test_settled_ones_are_done(self, ledger: OpenUnitOfWork) -> None:
+        self.put(ledger, "a1", "b1")
+        with ledger(write=True) as uow:
+            one, two = uow.outbox.claim(10, NOW, self.LEASE)
+            done = replace(one, status=OutboxStatus.PROCESSED, processed_at=later(1))
+            failed = replace(two, status=OutboxStatus.FAILED, last_error="größer")
+            uow.outbox.settle([done, failed])
+            uow.commit()
+        assert read(ledger, lambda uow: uow.outbox.list()) == [
+            replace(done, lease_until=None),
+            replace(failed, lease_until=None),
+        ]
+        assert self.take(ledger, later(99)) == []
+
+    def test_who_lost_the_lease_settles_nothing(self, ledger: OpenUnitOfWork) -> None:
+        self.put(ledger, "a1")
+        with ledger(write=True) as uow:
+            (mine,) = uow.outbox.claim(10, NOW, self.LEASE)
+            uow.commit()
+        assert self.take(ledger, later(31)) == ["a1"]
+        late = replace(mine, status=OutboxStatus.FAILED)
+        change(ledger, lambda uow: uow.outbox.settle([late]))
+        (found,) = read(ledger, lambda uow: uow.outbox.list())
+        assert (found.status, found.attempts) == (OutboxStatus.PENDING, 2)
+
+    def test_failed_ones_are_tried_again_when_asked(self, ledger: OpenUnitOfWork) -> None:
+        failed = replace(make.event("a1", OutboxStatus.FAILED), attempts=5, last_error="why")
+        change(ledger, lambda uow: uow.outbox.add_many([failed, _untried("b1")]))
+        with ledger(write=True) as uow:
+            assert uow.outbox.retry_failed() == 1
+            uow.commit()
+        assert self.take(ledger) == ["a1", "b1"]
+
+    def test_old_processed_ones_go(self, ledger: OpenUnitOfWork) -> None:
+        done = [
+            replace(make.event(name, OutboxStatus.PROCESSED), processed_at=later(at))
+            for name, at in (("a1", 0), ("b1", 10))
+        ]
+        change(ledger, lambda uow: uow.outbox.add_many([*done, _untried("c1")]))
+        with ledger(write=True) as uow:
+            assert uow.outbox.prune(later(10)) == 1
+            uow.commit()
+        assert read(ledger, lambda uow: [e.event_id for e in uow.outbox.list()]) == ["b1", "c1"]
+
+    def test_metrics(self, ledger: OpenUnitOfWork) -> None:
+        empty = read(ledger, lambda uow: uow.outbox.metrics(NOW))
+        assert (empty.pending, empty.oldest_seconds, empty.expired) == (0, None, 0)
+        self.put(ledger, "a1", "b1")
+        change(
+            ledger,
+            lambda uow: uow.outbox.add_many([make.event("c1", OutboxStatus.FAILED)]),
+            lambda uow: uow.outbox.claim(1, NOW, later(5)),
+        )
+        found = read(ledger, lambda uow: uow.outbox.metrics(later(7)))
+        failed = make.event("c1", OutboxStatus.FAILED)
+        assert found == OutboxMetrics(
+            pending=2,
+            processed=0,
+            failed=1,
+            oldest_seconds=(later(7) - _untried("a1").created_at).total_seconds(),
+            tries=Counter([1, 0, failed.attempts]),
+            expired=1,
+        )
+
+
+def _untried(name: str) -> OutboxEvent:
+    event = make.event(name)
+    return replace(
+        event,
+        aggregate_id=name[0],
+        attempts=0,
+        next_at=None,
+        lease_until=None,
+        processed_at=None,
+        last_error=None,
+    )
 
 
 class TestAuditLog:

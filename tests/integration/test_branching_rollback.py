@@ -221,7 +221,7 @@ class TestCrashesWhileRollingBack:
                 raise KeyboardInterrupt
 
             with monkeypatch.context() as patched:
-                patched.setattr(use_case, "_stores_follow", die)
+                patched.setattr(use_case, "stores_follow", die)
                 with pytest.raises(KeyboardInterrupt):
                     bench.rollback(run.execution_id, node="b")
             place.bodies()
@@ -265,6 +265,35 @@ class TestBranch:
             assert other.state["log"] == [*STRAIGHT[:-1], "d!"]  # the cell's own variant
             assert sorted(place.bodies()) == sorted(["x", "y", "j", "p", "q", "c", "d!"])
             assert [c.status for c in bench.results().cells] == ["completed", "completed"]
+
+    @pytest.mark.parametrize("name", [None, "mine"])
+    def test_every_cell_of_a_batch_at_once(self, place: Place, name: str | None) -> None:
+        """Also of a named batch, which shares nothing with others: this one is made of it."""
+        with place.bench() as bench:
+            cases = [{"id": case, "state": START} for case in ("q", "r")]
+            first = bench.batch(None, cases, repeats=2, runner="inline", batch_id=name)
+            place.bodies()
+            forked = bench.branch_all(first.batch_id[:8], "d", "loud", runner="inline")
+            assert place.bodies() == ["d!"] * 4
+            assert forked.batch_id != first.batch_id
+            assert {c.combination for c in forked.cells} == {"d=loud"}
+            assert len(forked.cells) == 4
+            for cell in forked.cells:
+                assert cell.state["log"] == [*STRAIGHT[:-1], "d!"]
+            again = bench.branch_all(first.batch_id, "d", "loud", runner="inline")
+            assert (again.batch_id, again.node_executions) == (forked.batch_id, 0)
+            back = bench.branch_all(forked.batch_id, "d", "original", runner="inline")
+            assert {c.combination for c in back.cells} == {"baseline"}
+            assert back.node_executions == 0
+
+    @pytest.mark.parametrize(("node", "variant"), [("e", "loud"), ("d", "quiet")])
+    def test_every_cell_with_a_wrong_name(self, place: Place, node: str, variant: str) -> None:
+        with place.bench() as bench:
+            first = bench.batch(None, [{"id": "q", "state": START}], runner="inline")
+            with pytest.raises(NotFoundError, match=r"no node .e.|quiet.*loud"):
+                bench.branch_all(first.batch_id, node, variant, runner="inline")
+            with pytest.raises(NotFoundError, match="no batch 'nobody'"):
+                bench.branch_all("nobody", "d", "loud", runner="inline")
 
     def test_can_be_rolled_back_to_before_its_own_beginning(self, place: Place) -> None:
         with place.bench() as bench:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,11 +102,24 @@ def signalled(number: signal.Signals, ends_with: type[BaseException]) -> Any:
     return action
 
 
+def lose_checkpoints(folder: Path) -> list[DomainEvent]:
+    with bench_in(folder) as bench:
+        run = bench.run(initial_state={"log": ["in"]}).execution_id
+        bench.session.checkpoints.delete(f"wtb-{run}")
+        with closing(sqlite3.connect(folder / "w.db")) as ledger:
+            for _ in range(5):
+                ledger.execute("UPDATE outbox_events SET status = 'PENDING', next_at = NULL")
+                ledger.commit()
+                bench.verify_outbox()
+        return bench.events.history(DomainEvent)
+
+
 ACTIONS: tuple[Callable[[Path], list[DomainEvent]], ...] = (
     run_a_batch,
     control_a_run,
     crash_a_run,
     lose_the_files_of_a_batch,
+    lose_checkpoints,
     signalled(signal.SIGINT, KeyboardInterrupt),
     signalled(signal.SIGTERM, SystemExit),
 )

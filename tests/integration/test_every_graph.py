@@ -176,6 +176,11 @@ SUBGRAPHS = {
     ),
     "in a loop": (lambda: twice(inner()), TWO, 20),
     "with a memory": (lambda: twice(inner(True)), TWO, 20),
+    "with a memory, in one without": (
+        lambda: beside(inner(middle=inner(True))),
+        {("sub|mid|b", "b2"): node("b2"), ("y", "y2"): node("y2")},
+        12,
+    ),
     "a function in its place": (lambda: beside(inner()), {("sub", "f"): node("f")}, 7),
     "a graph in its place": (
         lambda: beside(inner()),

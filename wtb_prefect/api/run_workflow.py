@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from wtb_prefect.api.events import mirrored_events
 from wtb_prefect.api.masked_errors import masked_errors
+from wtb_prefect.api.settle_runs import FLOW_RUN, flow_run_is_cancelled
 from wtb_prefect.application.ask_execution import stop_execution
 from wtb_prefect.application.drive_execution import Controller
 from wtb_prefect.application.resume_execution import resume_execution, standing_of
@@ -21,6 +23,7 @@ from wtb_prefect.application.session import Session
 from wtb_prefect.application.start_execution import RunRequest, start_execution
 from wtb_prefect.bootstrap.project import load_project
 from wtb_prefect.bootstrap.session import open_session
+from wtb_prefect.domain.events import ExecutionResumed
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import stable_id, thread_id
 from wtb_prefect.domain.interfaces.workflow_engine import Standing
@@ -77,6 +80,7 @@ def run_workflow(
         state=state,
         variants=variants or {},
         breakpoints=breakpoints or (),
+        marks={FLOW_RUN: str(flow_run.id)},
     )
     with masked_errors():
         definition = load_project(project, where)
@@ -86,22 +90,13 @@ def run_workflow(
         open_session(definition, bus.publish) as session,
     ):
         by = Controller(owner=this_process(), is_alive=is_alive)
-        with session.open_uow() as uow:
-            found = uow.executions.get(execution_id)
         try:
-            if found is None:
-                found = run_in_thread(start_execution(request, session, by))
-            while found.status is not ExecutionStatus.COMPLETED:
-                if found.status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
-                    break
-                if found.status is ExecutionStatus.PAUSED and found.next_nodes:
-                    if not deployment.id:
-                        break  # there is nobody to start it again
-                    found = _go_on(found, _decision(found, session), session, by)
-                else:  # a crash has cut it off
-                    found = run_in_thread(resume_execution(execution_id, session, by))
-        except (SystemExit, TerminationSignal):  # the flow run was cancelled
-            run_in_thread(stop_execution(execution_id, session, by, 0.0))
+            found = _run_on(request, session, by)
+        except (SystemExit, TerminationSignal):
+            # A worker that stops sends the same signal: then the execution is paused, and goes on
+            # when the flow run is tried again.
+            if flow_run_is_cancelled(str(flow_run.id)):
+                run_in_thread(stop_execution(execution_id, session, by, 0.0))
             raise
         summary = _summary(found, session)
     if found.status is ExecutionStatus.FAILED:
@@ -109,16 +104,54 @@ def run_workflow(
     return summary
 
 
-def _decision(held: Execution, session: Session) -> Decision:
-    """What was decided where the execution holds; the first time, the flow run is suspended."""
+def _run_on(request: RunRequest, session: Session, by: Controller) -> Execution:
+    """From where the ledger has it to an end, or to where nobody could be asked."""
+    with session.open_uow() as uow:
+        found = uow.executions.get(request.execution_id)
+    if found is None:
+        found = run_in_thread(start_execution(request, session, by))
+    ends = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+    while found.status not in ends:
+        if found.status is ExecutionStatus.PAUSED and found.next_nodes:
+            if not deployment.id:
+                break  # there is nobody to start it again
+            found = _ask(found, session, by)
+        else:  # a crash, or the end of its worker, has cut it off
+            found = run_in_thread(resume_execution(request.execution_id, session, by))
+    return found
+
+
+def _ask(held: Execution, session: Session, by: Controller) -> Execution:
+    """Goes on as somebody decides; the first time it is asked, the flow run is suspended.
+
+    What was decided is kept under a key, for the process that goes on. A node may ask twice at one
+    checkpoint, so the key counts how often the execution went on, and how often in vain.
+    """
     standing = standing_of(held, session)
     get_run_logger().info("%s", _words(held, standing))
-    form = Decision.with_initial_data(description=_form(held, standing, session))
-    return suspend_flow_run(wait_for_input=form, key=f"wtb-{held.head}")
+    with session.open_uow() as uow:
+        lines = uow.audit_log.list(held.execution_id)
+    resumed = sum(line.action == ExecutionResumed.name for line in lines)
+    refused = ""
+    for attempt in count():
+        form = Decision.with_initial_data(description=_form(held, standing, session, refused))
+        key = f"wtb-{resumed}-{attempt}"
+        decided: Decision = suspend_flow_run(wait_for_input=form, key=key)
+        try:
+            return _go_on(held, decided, session, by)
+        except InvalidInputError as exc:  # it was left as it was
+            refused = str(exc)
+            get_run_logger().warning("%s", refused)
+    raise AssertionError("count() has no end")
 
 
 def _go_on(held: Execution, decided: Decision, session: Session, by: Controller) -> Execution:
-    edit = json.loads(decided.update) if decided.update.strip() else None
+    try:
+        edit = json.loads(decided.update) if decided.update.strip() else None
+    except ValueError as exc:
+        raise InvalidInputError(f"the update is not JSON: {exc}") from exc
+    if edit is not None and not isinstance(edit, dict):
+        raise InvalidInputError("the update is a JSON object of state keys")
     value = _parsed(decided.answer) if decided.answer.strip() else None
     execution_id = held.execution_id
     if edit is not None and value is not None:
@@ -141,12 +174,13 @@ def _words(held: Execution, standing: Standing) -> str:
     )
 
 
-def _form(held: Execution, standing: Standing, session: Session) -> str:
+def _form(held: Execution, standing: Standing, session: Session, refused: str) -> str:
     """What people see beside the form, as Markdown."""
     assert held.head is not None, "it holds at a checkpoint"
     values = session.engine.state(thread_id(held.execution_id), held.head).values
     rows = [f"| `{key}` | `{_short(value)}` |" for key, value in values.items()]
-    return "\n".join([_words(held, standing), "", "| state | value |", "|---|---|", *rows])
+    said = [f"**Not taken:** {refused}", ""] if refused else []
+    return "\n".join([*said, _words(held, standing), "", "| state | value |", "|---|---|", *rows])
 
 
 def _short(value: object, limit: int = 300) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from wtb_prefect.application.attempts import run_attempts
 from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.application.begin_segment import Begin
+from wtb_prefect.application.process_outbox import process_pending
 from wtb_prefect.application.run_attempt import Attempt, Terms, counted
 from wtb_prefect.application.session import Session
 from wtb_prefect.application.settle_workspace import is_kept, settle_workspace
@@ -26,6 +27,9 @@ from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.interfaces.workflow_engine import Hold
 from wtb_prefect.domain.outbox import AuditEntry
 from wtb_prefect.errors import InvalidInputError, NotFoundError
+
+VERIFIED_AT_ONCE = 100
+"""Claims that a call verifies when it ends: there may be no server that does so on a schedule."""
 
 ACTOR = "execution_control"
 """Who did it, in the audit log."""
@@ -109,6 +113,7 @@ async def drive(begin: Begin, control: ExecutionControl, how: Drive, session: Se
     if not is_kept(session.project.keep_workspaces, ended.status):
         attempt.workspace.remove()
         session.workspaces.sweep()
+    process_pending(session, VERIFIED_AT_ONCE)
     return ended
 
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from wtb_prefect.application.commit_tree import CommitTree
 from wtb_prefect.application.drive_execution import ACTOR, Controller, controlled
 from wtb_prefect.application.find_past import inherited_of
 from wtb_prefect.application.fork_at_point import ForkPoint, begin_links, fork_point
-from wtb_prefect.application.put_thread_back import put_thread_back
 from wtb_prefect.application.read_history import abandoned_by, checkpoint_of, read_history
 from wtb_prefect.application.read_state import holder_of
 from wtb_prefect.application.session import Session
 from wtb_prefect.application.step_records import claim, claims_of
-from wtb_prefect.application.workspace_label import label_of
-from wtb_prefect.domain.checkpoint import Checkpoint, subgraph_heads
-from wtb_prefect.domain.events import CheckpointRolledBack, FilesRestored, FilesVerified
+from wtb_prefect.application.stores_follow import stores_follow
+from wtb_prefect.domain.checkpoint import Checkpoint
+from wtb_prefect.domain.events import CheckpointRolledBack, FilesVerified
 from wtb_prefect.domain.execution import Execution, ExecutionStatus, Lineage
 from wtb_prefect.domain.execution_control import Move, check_move
 from wtb_prefect.domain.file_processing import CheckpointFileLink
@@ -29,7 +29,12 @@ from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 from wtb_prefect.domain.lineage import visits_until
 from wtb_prefect.domain.node_boundary import NodeBoundary
-from wtb_prefect.domain.outbox import OutboxEventType
+from wtb_prefect.domain.outbox import (
+    LEASE_SECONDS,
+    OutboxEvent,
+    OutboxEventType,
+    OutboxStatus,
+)
 from wtb_prefect.errors import IllegalMoveError, InvalidInputError, NotFoundError
 
 
@@ -67,7 +72,16 @@ def roll_back(
         after = _rolled_back(uow, before, place, future, archive_id, session)
         _record(uow, before, after, archive_id if future.exists else None, len(tree), session)
         uow.commit()
-    return _stores_follow(after, tree, session)
+    after = stores_follow(after, tree, session)
+    done = replace(
+        _claim(after, archive_id, session),
+        status=OutboxStatus.PROCESSED,
+        processed_at=session.clock.now(),
+    )
+    with session.open_uow(write=True) as uow:
+        uow.outbox.settle([done])
+        uow.commit()
+    return after
 
 
 def point_to_return_to(
@@ -160,11 +174,17 @@ def _rolled_back(
     if future.whole:
         after = _rebased(uow, after, future.point)
     uow.executions.save(after)
-    now = session.clock.now()
-    subject = f"{link.checkpoint_id}:{link.commit_id or ''}:{archive_id}"
-    kind = OutboxEventType.ROLLBACK_FILE_RESTORE
-    uow.outbox.add_many([claim(kind, before.execution_id, subject, now)])
+    uow.outbox.add_many([_claim(after, archive_id, session)])
     return after
+
+
+def _claim(after: Execution, archive_id: str, session: Session) -> OutboxEvent:
+    """That the files are put back; ours until we have done so, and anybody's if we die of it."""
+    now = session.clock.now()
+    subject = f"{after.head}:{after.commit_id or ''}:{archive_id}"
+    kind = OutboxEventType.ROLLBACK_FILE_RESTORE
+    made = claim(kind, after.execution_id, subject, now)
+    return replace(made, lease_until=now + timedelta(seconds=LEASE_SECONDS))
 
 
 def _record(
@@ -234,32 +254,3 @@ def _archive(
         if not link.namespace:
             uow.outbox.delete([event.event_id for event in claims_of(link)])
             uow.outbox.add_many(claims_of(replace(link, execution_id=archive_id)))
-
-
-def _stores_follow(after: Execution, tree: CommitTree, session: Session) -> Execution:
-    """The thread ends at the head, and a folder that is there holds the files of that point."""
-    assert after.head is not None
-    thread = thread_id(after.execution_id)
-    put_thread_back(after, session)
-    with session.open_uow() as uow:
-        heads = subgraph_heads(uow.checkpoint_files.list(after.execution_id))
-    session.checkpoints.rewind(thread, after.head, (), heads.all)
-    next_nodes = session.engine.standing(thread, after.choices).next_nodes
-    if next_nodes != after.next_nodes:
-        after = replace(after, next_nodes=next_nodes)
-        with session.open_uow(write=True) as uow:
-            uow.executions.save(after)
-            uow.commit()
-    workspace = session.workspaces.open(after.execution_id, label_of(after), tree)
-    if workspace.put_back() is not None and after.commit_id is not None:
-        restored = FilesRestored(
-            at=session.clock.now(),
-            execution_id=after.execution_id,
-            commit_id=after.commit_id,
-            files=len(tree),
-            path=label_of(after),
-        )
-        with session.open_uow(write=True) as uow:
-            uow.record(restored, ACTOR)
-            uow.commit()
-    return after

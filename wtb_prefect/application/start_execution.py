@@ -20,13 +20,17 @@ from wtb_prefect.errors import NotFoundError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """One run that a user asks for. `graph` is the import path of a graph given with it."""
+    """One run that a user asks for.
+
+    `graph` is the import path of a graph given with it, `marks` are kept with the execution.
+    """
 
     execution_id: str
     state: Mapping[str, Any]
     variants: Mapping[str, str] = field(default_factory=dict)
     breakpoints: Sequence[str] = ()
     graph: str | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 async def start_execution(request: RunRequest, session: Session, by: Controller) -> Execution:
@@ -49,6 +53,7 @@ async def start_execution(request: RunRequest, session: Session, by: Controller)
         choices=choices,
         created_at=session.clock.now(),
         commit_id=None if base is None else base.commit_id,
+        metadata=dict(request.marks),
     )
     control = ExecutionControl(
         execution_id=request.execution_id,

@@ -1,4 +1,4 @@
-"""`wtb run --state`, `pause`, `resume`, `step`, `stop`, `rollback` and `branch`."""
+"""`wtb run --state`, `pause`, `resume`, `step`, `stop`, `rollback`, and `branch` of one."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def rollback(args: Namespace, out: Output) -> int:
     return 0
 
 
-def branch(args: Namespace, out: Output) -> int:
+def branch_one(args: Namespace, out: Output) -> int:
     """A new execution that goes on from a checkpoint of another one."""
     with TestBench(load_project(args.project)) as bench:
         found = bench.execution(args.execution).execution_id

@@ -20,8 +20,8 @@ def add_single(run: ArgumentParser) -> None:
     _add_breakpoints(run, [])
 
 
-def add_controls(add: AddCommand, project: str) -> None:
-    """The commands themselves."""
+def add_controls(add: AddCommand, project: str) -> list[ArgumentParser]:
+    """The commands themselves; gives those that may run a batch."""
     for name, summary in (
         ("pause", "have a running execution pause before its next super-step"),
         ("stop", "cancel an execution for good"),
@@ -35,13 +35,27 @@ def add_controls(add: AddCommand, project: str) -> None:
     rollback = _add(add, "rollback", "put an execution back to a checkpoint behind it", project)
     rollback.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?")
     rollback.add_argument("--node", metavar="NODE", help="to just after this node's last visit")
-    branch = _add(add, "branch", "go on from a checkpoint in a new execution", project)
-    branch.add_argument("checkpoint", metavar="CHECKPOINT")
+    return [_add_branch(add, project)]
+
+
+def _add_branch(add: AddCommand, project: str) -> ArgumentParser:
+    branch = add("branch", "branching:branch", "go on from a checkpoint in a new execution")
+    branch.add_argument("project", metavar="PROJECT", help=project)
+    branch.add_argument(
+        "execution", metavar="EXECUTION", nargs="?", help="its id, or how it begins"
+    )
+    branch.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?")
     branch.add_argument(
         "--variant", metavar="NODE=NAME", action="append", default=[], help="repeatable"
     )
     _add_edit(branch)
     _add_breakpoints(branch, [])
+    branch.add_argument(
+        "--all-cells", metavar="BATCH", help="fork every cell of this batch, with --node, --variant"
+    )
+    branch.add_argument("--node", metavar="NODE", help="where the cells of the batch fork")
+    branch.add_argument("--batch-id", metavar="ID", help="a name of its own for the new batch")
+    return branch
 
 
 def add_points(name: str, look: ArgumentParser) -> None:

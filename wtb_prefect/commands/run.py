@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from wtb_prefect.infrastructure.event_loop import TERMINATED
 from wtb_prefect.infrastructure.logs.capture import silenced
 from wtb_prefect.sdk.batch_result import BatchResult
 from wtb_prefect.sdk.test_bench import RUNNERS, TestBench
+
+OnPlan = Callable[[BatchPlan], None]
+RunBatch = Callable[[TestBench, OnPlan], BatchResult]
 
 SHOWN_FAILURES = 5
 NOT_RUN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
@@ -68,16 +72,56 @@ def run(args: Namespace, out: Output) -> int:
     _runner(args.runner)
     # Prefect's own lines would break the progress display; its UI still gets them all.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    request = {
+    request: dict[str, Any] = {
         "matrix": _matrix(args),
         "cases": _cases(args),
         "mocks": mocks_of(args),
         "only": filter_of(args),
     }
+
+    def call(bench: TestBench, on_plan: OnPlan) -> BatchResult:
+        return bench.batch(
+            **request,
+            repeats=args.repeats,
+            runner=args.runner,
+            share_prefixes=args.share,
+            max_parallel=args.max_parallel,
+            batch_id=args.batch_id,
+            on_plan=on_plan,
+            **run_settings(args),
+        )
+
+    return run_shown(call, args, out)
+
+
+def branch_all(args: Namespace, out: Output) -> int:
+    """Forks every cell of a batch at a node, with another variant of it."""
+    _runner(args.runner)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    node, _, named = "".join(args.variant).rpartition("=")
+    if len(args.variant) != 1 or args.node is None or node not in ("", args.node):
+        raise InvalidInputError("--all-cells BATCH goes with --node NODE and one --variant NAME")
+
+    def call(bench: TestBench, on_plan: OnPlan) -> BatchResult:
+        return bench.branch_all(
+            args.all_cells,
+            args.node,
+            named,
+            runner=args.runner,
+            max_parallel=args.max_parallel,
+            new_batch_id=args.batch_id,
+            on_plan=on_plan,
+        )
+
+    return run_shown(call, args, out)
+
+
+def run_shown(call: RunBatch, args: Namespace, out: Output) -> int:
+    """Runs a batch with its progress and shows what came of it; gives the exit status."""
     plans: list[BatchPlan] = []
     with TestBench(load_project(args.project)) as bench:
         try:
-            result = _watched(bench, request, args, out, plans)
+            result = _watched(bench, call, out, plans)
             _show(result, args, out)
         except (KeyboardInterrupt, SystemExit) as exc:
             out.note(_interrupted(bench, plans))
@@ -91,13 +135,7 @@ def _differs(result: BatchResult, args: Namespace) -> bool:
     return found is not None and found["equal"] < found["checked"]
 
 
-def _watched(
-    bench: TestBench,
-    request: dict[str, Any],
-    args: Namespace,
-    out: Output,
-    plans: list[BatchPlan],
-) -> BatchResult:
+def _watched(bench: TestBench, call: RunBatch, out: Output, plans: list[BatchPlan]) -> BatchResult:
     """The run with its progress; `plans` gets the plan as soon as there is one."""
     # Prints of nodes would break the progress display; `wtb logs` has them.
     with BatchProgress(out.notes) as progress, silenced():
@@ -108,16 +146,7 @@ def _watched(
                 out.say(line)
             progress.start(made, bench.session.open_uow)
 
-        return bench.batch(
-            **request,
-            repeats=args.repeats,
-            runner=args.runner,
-            share_prefixes=args.share,
-            max_parallel=args.max_parallel,
-            batch_id=args.batch_id,
-            on_plan=on_plan,
-            **run_settings(args),
-        )
+        return call(bench, on_plan)
 
 
 def demo(args: Namespace, out: Output) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
+from math import inf
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -16,6 +17,7 @@ from wtb_prefect.application.batch_test import (
     register_request,
     run_batch_test,
 )
+from wtb_prefect.application.branch_cells import branched_request
 from wtb_prefect.application.collect_garbage import (
     GRACE_HOURS,
     GarbageReport,
@@ -24,6 +26,17 @@ from wtb_prefect.application.collect_garbage import (
 from wtb_prefect.application.compare_points import values_at
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
+from wtb_prefect.application.process_outbox import (
+    BATCH as OUTBOX_BATCH,
+)
+from wtb_prefect.application.process_outbox import (
+    Verification,
+    drain,
+    process_pending,
+)
+from wtb_prefect.application.process_outbox import (
+    retry_failed as retry_failed_claims,
+)
 from wtb_prefect.application.read_cases import Cases
 from wtb_prefect.application.read_history import (
     read_boundaries,
@@ -178,9 +191,53 @@ class TestBench(ExecutionControl):
             mocks=mocks or {},
             only=only,
         )
+        return self._ran(request, runner, max_parallel, on_plan)
+
+    def branch_all(
+        self,
+        batch_id: str,
+        node: str,
+        variant: str,
+        runner: RunnerName | None = None,
+        max_parallel: int | None = None,
+        new_batch_id: str | None = None,
+        on_plan: OnPlan | None = None,
+    ) -> BatchResult:
+        """Forks every cell of a batch at a node, with another variant of it: a batch of its own.
+
+        It has each combination of the batch with this variant, the same cases and repeats. What
+        comes before the node is not run again. The same call again goes on with it.
+
+        Args:
+            batch_id: the batch, which stays as it is; its id or how that begins.
+            node: the node's name in the graph; inside a mounted subgraph its path, `outer|inner`.
+            variant: the variant that all cells get.
+            runner, max_parallel, on_plan: see `batch`.
+            new_batch_id: a name for the new batch. None: made from what is asked for.
+
+        Raises:
+            NotFoundError: no such batch, node or variant; nothing was run.
+            BatchBusyError, InfrastructureError: as from `batch`.
+        """
+        with self.session.open_uow() as uow:
+            found = find_batch(uow, self.session.project.workflow_id, batch_id)
+        request = branched_request(found.batch_id, node, variant, new_batch_id, self.session)
+        return self._ran(request, runner, max_parallel, on_plan)
+
+    def _ran(
+        self,
+        request: BatchRequest,
+        runner: RunnerName | None,
+        max_parallel: int | None,
+        on_plan: OnPlan | None,
+    ) -> BatchResult:
         plan, bodies = self._run(request, runner, max_parallel, on_plan)
         cell_ids = {planned.cell.cell_id for planned in plan.cells}
         return self._result(plan.batch_id, bodies, cell_ids, plan)
+
+    async def abranch_all(self, *args: Any, **options: Any) -> BatchResult:
+        """`branch_all`, awaited."""
+        return await asyncio.to_thread(self.branch_all, *args, **options)
 
     async def abatch(self, *args: Any, **options: Any) -> BatchResult:
         """`batch` for those who await: the same arguments, in a thread of its own."""
@@ -297,6 +354,26 @@ class TestBench(ExecutionControl):
         session, full = self._sessions.of(execution_id)
         reader = open_cell_logs(self.project.locations)
         return read_logs(session.open_uow, reader, full)
+
+    def verify_outbox(
+        self, seconds: float | None = None, *, deep: bool = False, retry_failed: bool = False
+    ) -> Verification:
+        """Verifies claims about checkpoints and files that are due, until none is left.
+
+        Args:
+            seconds: stop after about so long; None: go on to the end.
+            deep: read every checkpoint and all bytes of files; else only their places and sizes.
+            retry_failed: claims that have failed for good are tried again.
+
+        Raises `InfrastructureError`: the ledger cannot be used.
+        """
+        if retry_failed:
+            retry_failed_claims(self.session)
+        return drain(self.session, inf if seconds is None else seconds, deep=deep)
+
+    def process_pending(self, limit: int = OUTBOX_BATCH, *, deep: bool = False) -> Verification:
+        """The same for one bounded number of claims: a step of a loop of your own."""
+        return process_pending(self.session, limit, deep=deep)
 
     def collect_garbage(
         self, grace: float = GRACE_HOURS, *, dry_run: bool = False

@@ -32,6 +32,7 @@ from wtb_prefect.domain.events.checkpoint_events import (
     CheckpointRolledBack,
     checkpoint_created,
 )
+from wtb_prefect.domain.events.claim_events import ClaimFailed
 from wtb_prefect.domain.events.execution_events import (
     ExecutionCancelled,
     ExecutionCompleted,
@@ -84,6 +85,7 @@ __all__ = [
     "CheckpointCreated",
     "CheckpointEvent",
     "CheckpointRolledBack",
+    "ClaimFailed",
     "DomainEvent",
     "ExecutionCancelled",
     "ExecutionCompleted",

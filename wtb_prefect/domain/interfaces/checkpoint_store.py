@@ -30,6 +30,12 @@ class CheckpointStore(Protocol):
 
     def exists(self, thread_id: str, checkpoint_id: CheckpointId) -> bool: ...
 
+    def parents(
+        self, thread_ids: Sequence[str]
+    ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
+        """Every checkpoint of these threads (any number), as (thread, id) -> its parent."""
+        ...
+
     def delete(self, thread_id: str) -> None:
         """Removes a thread with all its checkpoints and writes; an unknown thread is no error."""
         ...

@@ -47,6 +47,10 @@ class BlobStore(Protocol):
 
     def exists(self, blob_id: BlobId) -> bool: ...
 
+    def size(self, blob_id: BlobId) -> int | None:
+        """Bytes of the blob, which are not read; None if there is none."""
+        ...
+
     def strategy(self, folder: Path) -> str:
         """How `copy_to` gets large files into a folder: `copy`, or what the file system has."""
         ...
@@ -97,8 +101,8 @@ class FileTracker(Protocol):
         """
         ...
 
-    def verify(self, files: Iterable[FileMemento]) -> None:
-        """Reads what these files are made of.
+    def verify(self, files: Iterable[FileMemento], *, deep: bool = True) -> None:
+        """Reads what these files are made of; only asks for their sizes if not `deep`.
 
         Raises `FileTrackingError` naming the file and the blob that is missing or damaged.
         """

@@ -23,7 +23,6 @@ from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit, F
 from wtb_prefect.domain.identifiers import BlobId, CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.node_result import NodeResult
-from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 
 
@@ -362,45 +361,3 @@ class EvaluationResultWriter(Protocol):
 
 class EvaluationResultRepository(EvaluationResultReader, EvaluationResultWriter, Protocol):
     """Scores by (execution_id, evaluator, metric)."""
-
-
-class OutboxReader(Protocol):
-    def list(self, status: OutboxStatus | None = None, limit: int = 1000) -> list[OutboxEvent]:
-        """Oldest first."""
-        ...
-
-    def count(self) -> Mapping[OutboxStatus, int]:
-        """Events by status; a status without events counts 0."""
-        ...
-
-
-class OutboxWriter(Protocol):
-    def add_many(self, events: Sequence[OutboxEvent]) -> None:
-        """Inserts; an event whose id exists is left as it is."""
-        ...
-
-    def delete(self, event_ids: Sequence[str]) -> None:
-        """Removes these claims (any number of ids): they are made anew under another name."""
-        ...
-
-    def delete_about(self, aggregate_ids: Sequence[str]) -> None:
-        """Removes the claims about these (any number of ids): what they name is gone."""
-        ...
-
-
-class OutboxRepository(OutboxReader, OutboxWriter, Protocol):
-    """Claims to verify, by `event_id`."""
-
-
-class AuditLogReader(Protocol):
-    def list(self, subject: str | None = None, limit: int = 1000) -> list[AuditEntry]:
-        """Oldest first; about one subject, or all."""
-        ...
-
-
-class AuditLogWriter(Protocol):
-    def append(self, entry: AuditEntry) -> None: ...
-
-
-class AuditLogRepository(AuditLogReader, AuditLogWriter, Protocol):
-    """Append-only."""

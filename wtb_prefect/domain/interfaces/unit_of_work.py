@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from wtb_prefect.domain.events import DomainEvent
+from wtb_prefect.domain.interfaces.outbox_repository import AuditLogRepository, OutboxRepository
 from wtb_prefect.domain.interfaces.repositories import (
-    AuditLogRepository,
     BatchTestRepository,
     CaseRepository,
     CellRepository,
@@ -18,7 +18,6 @@ from wtb_prefect.domain.interfaces.repositories import (
     FileCommitRepository,
     NodeBoundaryRepository,
     NodeResultRepository,
-    OutboxRepository,
     VariantRepository,
     WorkflowRepository,
 )

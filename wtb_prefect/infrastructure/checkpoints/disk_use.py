@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wtb_prefect.domain.checkpoint import StoreSpace
+from wtb_prefect.domain.identifiers import CheckpointId
 
 _CHUNK = 500
 """Threads in one statement, and in one transaction: others write in between."""
@@ -37,6 +38,22 @@ def sizes(connection: sqlite3.Connection, threads: Sequence[str]) -> dict[str, i
     for chunk in chunks(threads):
         query = _SIZES.format(marks=",".join("?" * len(chunk)))
         found.update(connection.execute(query, [*chunk, *chunk]).fetchall())
+    return found
+
+
+def parents(
+    connection: sqlite3.Connection, threads: Sequence[str]
+) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
+    """See `CheckpointStore.parents`; one with an empty value is none."""
+    found: dict[tuple[str, CheckpointId], CheckpointId | None] = {}
+    for chunk in chunks(threads):
+        rows = connection.execute(
+            "SELECT thread_id, checkpoint_id, parent_checkpoint_id FROM checkpoints "  # noqa: S608 - only marks
+            f"WHERE checkpoint_ns = '' AND LENGTH(checkpoint) > 0 "
+            f"AND thread_id IN ({','.join('?' * len(chunk))})",
+            chunk,
+        )
+        found.update(((thread, known), parent) for thread, known, parent in rows)
     return found
 
 

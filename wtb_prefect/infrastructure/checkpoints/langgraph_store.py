@@ -88,11 +88,23 @@ class LangGraphCheckpointStore(ABC):
     def tuple_of(
         self, thread_id: str, checkpoint_id: CheckpointId, namespace: str = ""
     ) -> CheckpointTuple:
-        """LangGraph's own record of a checkpoint; raises `CheckpointError` if there is none."""
-        with store_faults("load"):
-            found = self.saver.get_tuple(config_for(thread_id, checkpoint_id, namespace))
+        """LangGraph's own record of a checkpoint.
+
+        Raises `CheckpointError` if there is none, or if it cannot be read.
+        """
+        where = f"checkpoint {checkpoint_id} in thread {thread_id}"
+        try:
+            with store_faults("load"):
+                found = self.saver.get_tuple(config_for(thread_id, checkpoint_id, namespace))
+            is_whole = found is None or found.checkpoint["id"] == checkpoint_id
+        except CheckpointError:
+            raise
+        except Exception as exc:
+            raise CheckpointError(f"{where} is damaged: {type(exc).__name__}: {exc}") from exc
         if found is None:
-            raise CheckpointError(f"no checkpoint {checkpoint_id} in thread {thread_id}")
+            raise CheckpointError(f"no {where}")
+        if not is_whole:
+            raise CheckpointError(f"{where} is damaged: it holds another one")
         return found
 
     def latest(self, thread_id: str) -> StoredCheckpoint | None:
@@ -206,6 +218,16 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         """From the saver's own dictionary."""
         key = address_of(source)
         return {task: path for task, _, _, path in self.saver.writes.get(key, {}).values()}
+
+    def parents(
+        self, thread_ids: Sequence[str]
+    ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
+        """See `CheckpointStore.parents`."""
+        return {
+            (thread, CheckpointId(known)): CheckpointId(parent) if parent else None
+            for thread in thread_ids
+            for known, (*_, parent) in self.saver.storage.get(thread, {}).get("", {}).items()
+        }
 
     def delete_many(self, thread_ids: Sequence[str]) -> None:
         """See `CheckpointStore.delete_many`."""
@@ -328,6 +350,13 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
         """See `CheckpointStore.prune`."""
         with store_faults("prune"), self.saver.lock:
             return disk_use.prune(self._connection, keep)
+
+    def parents(
+        self, thread_ids: Sequence[str]
+    ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
+        """See `CheckpointStore.parents`."""
+        with store_faults("list"), self.saver.lock:
+            return disk_use.parents(self._connection, thread_ids)
 
     def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
         """See `CheckpointStore.sizes`."""

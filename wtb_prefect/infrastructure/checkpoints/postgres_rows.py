@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.errors import DiskFull, InsufficientPrivilege, LockNotAvailable
 
 from wtb_prefect.domain.checkpoint import StoreSpace
+from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.infrastructure.checkpoints.disk_use import prunable
 from wtb_prefect.infrastructure.driver_faults import one_line
 
@@ -28,6 +29,11 @@ SELECT thread_id, SUM(bytes)::bigint AS bytes FROM (
     UNION ALL
     SELECT thread_id, octet_length(blob) FROM checkpoint_writes WHERE thread_id = ANY(%(threads)s)
 ) AS parts GROUP BY thread_id
+"""
+
+_PARENTS = """
+SELECT thread_id, checkpoint_id, parent_checkpoint_id FROM checkpoints
+WHERE checkpoint_ns = '' AND thread_id = ANY(%(threads)s)
 """
 
 _COPY_CHECKPOINTS = """
@@ -127,6 +133,14 @@ def sizes(connection: Connection[Row], threads: Sequence[str]) -> dict[str, int]
     """See `CheckpointStore.sizes`."""
     found = connection.execute(_SIZES, {"threads": list(threads)}).fetchall()
     return {row["thread_id"]: row["bytes"] for row in found}
+
+
+def parents(
+    connection: Connection[Row], threads: Sequence[str]
+) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
+    """See `CheckpointStore.parents`."""
+    found = connection.execute(_PARENTS, {"threads": list(threads)}).fetchall()
+    return {(row["thread_id"], row["checkpoint_id"]): row["parent_checkpoint_id"] for row in found}
 
 
 def copy(connection: Connection[Row], source: str, first: str, target: str) -> None:

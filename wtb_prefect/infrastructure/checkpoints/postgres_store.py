@@ -92,6 +92,13 @@ class PostgresCheckpointStore(LangGraphCheckpointStore):
         with self._connection("prune") as connection:
             return sum(postgres_rows.prune(connection, thread, keep[thread]) for thread in keep)
 
+    def parents(
+        self, thread_ids: Sequence[str]
+    ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
+        """See `CheckpointStore.parents`."""
+        with self._connection("list") as connection:
+            return postgres_rows.parents(connection, thread_ids)
+
     def sizes(self, thread_ids: Sequence[str]) -> dict[str, int]:
         """See `CheckpointStore.sizes`."""
         with self._connection("sizes") as connection:

@@ -21,7 +21,6 @@ from wtb_prefect.domain.events import DomainEvent, Tell, audit_entry, tell_nobod
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.node_boundary import NodeBoundary
-from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxStatus
 from wtb_prefect.domain.workflow import NodeVariant, TestWorkflow
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import rows, tables
@@ -37,6 +36,7 @@ from wtb_prefect.infrastructure.database.memory_files import (
     MemoryFileCommits,
     MemoryNodeResults,
 )
+from wtb_prefect.infrastructure.database.memory_outbox import MemoryAuditLog, MemoryOutbox
 from wtb_prefect.infrastructure.database.memory_tables import (
     MemoryRepository,
     MemoryTables,
@@ -399,40 +399,3 @@ class MemoryEvaluationResults(MemoryRepository):
         for result in results:
             if not self._session.put_new(tables.evaluation_results, rows.result_row(result)):
                 raise LedgerError(f"two results {result.metric!r} of execution {execution_id!r}")
-
-
-class MemoryOutbox(MemoryRepository):
-    def list(
-        self, status: OutboxStatus | None = None, limit: int = 1000
-    ) -> builtins.list[OutboxEvent]:
-        wanted = {} if status is None else {"status": status.value}
-        found = self._session.where(tables.outbox_events, **wanted)
-        return [rows.event_of(row) for row in found[:limit]]
-
-    def count(self) -> Mapping[OutboxStatus, int]:
-        return {
-            status: len(self._session.where(tables.outbox_events, status=status.value))
-            for status in OutboxStatus
-        }
-
-    def add_many(self, events: Sequence[OutboxEvent]) -> None:
-        for event in events:
-            self._session.put_new(tables.outbox_events, rows.event_row(event))
-
-    def delete(self, event_ids: Sequence[str]) -> None:
-        for event_id in event_ids:
-            self._session.remove(tables.outbox_events, event_id=event_id)
-
-    def delete_about(self, aggregate_ids: Sequence[str]) -> None:
-        for aggregate_id in set(aggregate_ids):
-            self._session.remove(tables.outbox_events, aggregate_id=aggregate_id)
-
-
-class MemoryAuditLog(MemoryRepository):
-    def list(self, subject: str | None = None, limit: int = 1000) -> builtins.list[AuditEntry]:
-        wanted = {} if subject is None else {"subject": subject}
-        found = self._session.where(tables.audit_log, **wanted)
-        return [rows.audit_of(row) for row in found[:limit]]
-
-    def append(self, entry: AuditEntry) -> None:
-        self._session.append(tables.audit_log, rows.audit_row(entry))

@@ -13,7 +13,7 @@ from wtb_prefect.infrastructure.database.connections import backend_of
 from wtb_prefect.infrastructure.database.engine import begin
 from wtb_prefect.infrastructure.database.faults import ledger_faults
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration: known here so that a ledger at head is seen without importing Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

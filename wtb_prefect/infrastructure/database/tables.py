@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -296,6 +297,14 @@ outbox_events = Table(
     Column("last_error", Text),
     UniqueConstraint("event_id"),
     Index(None, "status", "sequence"),
+    # Only what is pending is looked for by its aggregate.
+    Index(
+        None,
+        "aggregate_id",
+        "sequence",
+        sqlite_where=text("status = 'PENDING'"),
+        postgresql_where=text("status = 'PENDING'"),
+    ),
 )
 
 audit_log = Table(

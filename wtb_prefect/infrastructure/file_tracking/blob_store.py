@@ -181,6 +181,15 @@ class LocalBlobStore:
         """Whether the blob has its name (its bytes are not looked at)."""
         return os.path.exists(self._path(blob_id))
 
+    def size(self, blob_id: BlobId) -> int | None:
+        """By its name alone."""
+        try:
+            return os.stat(self._path(blob_id)).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise FileTrackingError(f"cannot look at blob {blob_id}: {exc}") from exc
+
     def stored(self) -> Iterator[StoredBlob]:
         """See `BlobStore.stored`; what has no blob's name is not looked at."""
         try:

@@ -157,6 +157,16 @@ class FsspecBlobStore:
         with self._faults(f"cannot look for blob {blob_id}"):
             return self._fs.exists(self._path(blob_id)) or bool(self._in_trash(blob_id))
 
+    def size(self, blob_id: BlobId) -> int | None:
+        """By its name alone, be it in the trash."""
+        with self._faults(f"cannot look at blob {blob_id}"):
+            for path in (self._path(blob_id), *self._in_trash(blob_id)):
+                try:
+                    return int(self._fs.info(path)["size"])
+                except FileNotFoundError:
+                    continue
+        return None
+
     def stored(self) -> Iterator[StoredBlob]:
         """See `BlobStore.stored`; one in the trash was put there last."""
         listed: set[BlobId] = set()

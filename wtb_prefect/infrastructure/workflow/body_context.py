@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GateHit:
-    """A gate that was reached: its node's path, its graph's namespace and live values."""
+    """A gate that was reached: its node's path, its graph's namespace and live values.
+
+    `around` are the namespaces of the graphs around it, the top one first and its own last. They
+    cannot be read from its own: that of a subgraph with a memory names no tasks.
+    """
 
     path: str
     namespace: str
     live: Mapping[str, Any]
+    around: tuple[str, ...] = ("",)
 
 
 @dataclass(slots=True)

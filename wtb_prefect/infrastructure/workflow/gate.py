@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_READ
+from langgraph._internal._constants import (
+    CONFIG_KEY_CHECKPOINT_MAP,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_READ,
+)
 from langgraph._internal._runnable import RunnableCallable
 from langgraph.errors import GraphInterrupt
 
@@ -28,7 +32,8 @@ def make_gate(path: str, channels: tuple[str, ...]) -> RunnableCallable:
         configurable = config["configurable"]
         namespace = configurable.get(CONFIG_KEY_CHECKPOINT_NS, "").rpartition("|")[0]
         live = configurable[CONFIG_KEY_READ](list(channels), False)
-        body_context.get().gate_hits.append(GateHit(path, namespace, live))
+        around = tuple(configurable[CONFIG_KEY_CHECKPOINT_MAP])
+        body_context.get().gate_hits.append(GateHit(path, namespace, live, around))
         raise GraphInterrupt(())
 
     async def agate(state: Any, config: RunnableConfig) -> NoReturn:

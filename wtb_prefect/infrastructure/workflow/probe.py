@@ -7,7 +7,7 @@ writes of siblings that have finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
@@ -51,7 +51,7 @@ def unlike_live(
 
     Raises `InfrastructureError` if a graph that was running has no checkpoint.
     """
-    for namespace in _down_to(hit.namespace):
+    for namespace in hit.around:
         head = head_of(namespace)
         if head is None:
             raise InfrastructureError(f"a gate was reached in {namespace!r} without a checkpoint")
@@ -67,14 +67,6 @@ def unlike_live(
         if found is not None:
             return found
     return None
-
-
-def _down_to(namespace: str) -> Iterator[str]:
-    """The namespaces of the graphs around a gate, the top one first."""
-    yield ""
-    parts = namespace.split("|") if namespace else []
-    for end in range(1, len(parts) + 1):
-        yield "|".join(parts[:end])
 
 
 def _comparable(saved: Mapping[str, Any], level: Level) -> dict[str, Any]:
