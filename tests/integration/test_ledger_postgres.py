@@ -21,7 +21,9 @@ from sqlalchemy import Engine, text
 from tests.contracts import ledger_rows as make
 from tests.postgres_server import PostgresServer
 from wtb_prefect.bootstrap.ledger import open_ledger
+from wtb_prefect.bootstrap.stores import open_checkpoints
 from wtb_prefect.errors import InvalidInputError, LedgerError
+from wtb_prefect.infrastructure.checkpoints import postgres_store
 from wtb_prefect.infrastructure.database import postgres_engine, tables
 from wtb_prefect.infrastructure.database.connections import KEPT_CONNECTIONS
 from wtb_prefect.infrastructure.database.engine import open_engine
@@ -105,10 +107,13 @@ class TestOpening:
         rules = postgres.data / "pg_hba.conf"
         before = rules.read_text()
         postgres.execute("CREATE USER guarded SUPERUSER PASSWORD 'hidden word/1'")
+        url = postgres.url("postgres").replace("wtb@", "guarded@")
+        loaded = "SELECT pg_conf_load_time()"
+        then = ask(postgres.url("postgres"), loaded)
         rules.write_text(rule + before)
         postgres.execute("SELECT pg_reload_conf()")
-        url = postgres.url("postgres").replace("wtb@", "guarded@")
-        time.sleep(0.2)  # the reload is a signal
+        while ask(postgres.url("postgres"), loaded) == then:
+            time.sleep(0.01)
         try:
             for wrong in (url, url.replace("guarded@", "guarded:hidden-wrong@")):
                 with pytest.raises(LedgerError, match="PGPASSWORD") as caught:
@@ -120,7 +125,15 @@ class TestOpening:
             postgres.execute("SELECT pg_reload_conf()", "DROP USER guarded")
 
     def test_without_the_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(postgres_engine, "find_spec", lambda _: None)
+        """Neither the ledger's nor LangGraph's."""
+        for name in ("psycopg", "langgraph.checkpoint.postgres"):
+            with monkeypatch.context() as patch:
+                patch.setitem(sys.modules, name, None)
+                patch.delitem(sys.modules, postgres_store.__name__)
+                with pytest.raises(InvalidInputError, match=r"wtb-prefect\[postgres\]") as caught:
+                    open_checkpoints("postgresql://host/db")
+            assert "\n" not in str(caught.value)
+        monkeypatch.setitem(sys.modules, "psycopg", None)
         with pytest.raises(InvalidInputError, match=r"wtb-prefect\[postgres\]"):
             open_engine("postgresql://host/db")
 

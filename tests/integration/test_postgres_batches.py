@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from test_resume import PROJECT, TREE, bodies, ended, outcome, start, written
 
 from tests.postgres_server import PostgresServer, binaries
 from wtb_prefect import TestBench, WorkflowProject
+from wtb_prefect.bootstrap.garbage import open_garbage
 from wtb_prefect.errors import InfrastructureError
 from wtb_prefect.infrastructure.database.address import DATABASE_URL
 
@@ -168,6 +170,9 @@ def test_the_password_stays_in_the_process(
     written = b"".join(row[0] for row in rows)
     assert b"cannot connect to" in written
     assert b"hidden" not in written
+    given = replace(project.locations, database_url=url)  # as a flow's parameter may be
+    with open_garbage(given) as stores:
+        assert list(stores.blobs.ledgers().values()) == [postgres_url]
     kept = [dump, repr(project.locations), json.dumps(project.locations.to_json()), *files]
     for text in [*kept, repr(result), cell.error.message, cell.error.traceback]:
         assert "hidden" not in text

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import wtb_prefect
 
-HEAVY = ("prefect", "ray", "langgraph", "langchain_core", "sqlalchemy", "pydantic", "rich")
+HEAVY = (
+    "prefect",
+    "ray",
+    "langgraph",
+    "langchain_core",
+    "sqlalchemy",
+    "pydantic",
+    "rich",
+    "psycopg",
+)
 
 
 def in_a_new_process(code: str) -> str:
@@ -39,6 +49,18 @@ def test_declaring_a_project_loads_neither_prefect_nor_ray() -> None:
     )
     loaded = {name.split(".")[0] for name in json.loads(in_a_new_process(code))}
     assert not loaded & {"prefect", "ray", "langgraph"}
+
+
+def test_a_project_on_sqlite_loads_no_driver_of_postgresql(tmp_path: Path) -> None:
+    code = (
+        "import sys; from wtb_prefect import WorkflowProject\n"
+        "from wtb_prefect.bootstrap.session import open_session\n"
+        "from benchmarks.workflows import trivial_line\n"
+        f"p = WorkflowProject('p', trivial_line(2), db_path={str(tmp_path / 'w.db')!r},"
+        f" output_dir={str(tmp_path / 'out')!r})\n"
+        "with open_session(p.definition()): print('psycopg' in sys.modules)"
+    )
+    assert in_a_new_process(code) == "False\n"
 
 
 @pytest.mark.parametrize("name", sorted(wtb_prefect._EXPORTS))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.infrastructure.database.address import shown_url
 from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
 
 
@@ -18,7 +19,7 @@ def open_blobs(where: ProjectLocations) -> BlobStore:
     """
     store = _store(where)
     # Whoever removes what nothing names has to ask all that may name it.
-    store.register_ledger(where.database_url)
+    store.register_ledger(shown_url(where.database_url))
     return store
 
 

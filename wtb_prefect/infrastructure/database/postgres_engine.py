@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import URL, Column, Engine, NullPool, create_engine, event, make_url
@@ -79,8 +79,12 @@ def postgres_url(url: str) -> URL:
     Raises:
         InvalidInputError: psycopg is not installed, or it is no URL.
     """
-    if find_spec("psycopg") is None:
-        raise InvalidInputError("PostgreSQL needs its drivers: pip install 'wtb-prefect[postgres]'")
+    try:
+        import_module("psycopg")  # it may be there without the library it needs
+    except ImportError as exc:
+        raise InvalidInputError(
+            f"PostgreSQL needs its drivers ({one_line(exc)}): pip install 'wtb-prefect[postgres]'"
+        ) from exc
     try:
         return make_url(full_url(url)).set(drivername="postgresql+psycopg")
     except SQLAlchemyError:
