@@ -203,15 +203,17 @@ def test_history_is_oldest_first_and_latest_its_end(store: LangGraphCheckpointSt
 
 
 def test_parents_are_those_of_the_history(store: LangGraphCheckpointStore) -> None:
-    for thread in ("one", "two", "other"):
+    """Without those of subgraphs."""
+    for thread in ("one", "t", "other"):
         stopped_beside_siblings(store, thread)
+    put_inside(store, INNER, 0)  # in thread t
     expected = {
         (thread, found.checkpoint_id): found.parent_id
-        for thread in ("one", "two")
+        for thread in ("one", "t")
         for found in store.history(thread)
     }
     assert len(expected) == 6
-    assert store.parents(["one", "unknown", "two"]) == expected
+    assert store.parents(["one", "unknown", "t"]) == expected
     assert store.parents([]) == {}
 
 
