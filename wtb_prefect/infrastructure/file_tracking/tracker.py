@@ -32,6 +32,7 @@ _MICROSECOND_NS = 1_000
 # any write shows, even one in the same tick.
 _SETTLED_NS = 4_000_000_000
 _STAGING_TRIES = 100
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 class _Stores(Protocol):
@@ -72,23 +73,28 @@ class LocalFileTracker:
         Links are written as links, wherever they point; nothing is ever written through one.
         """
         folders = _checked_folders(files)
-        started = time.time_ns()
         staging = ""
         try:
             staging = _make_staging(os.path.dirname(os.path.abspath(root)))
             for folder in folders:
                 os.mkdir(f"{staging}/{folder}")
+            # Two threads were no faster on two cores: they wait for the interpreter's lock.
             stats = {
-                path: self._write(memento, f"{staging}/{path}", started - _SETTLED_NS)
-                for path, memento in files.items()
+                path: self._write(memento, f"{staging}/{path}") for path, memento in files.items()
             }
+            # Nobody writes in it before it has its name, and by then most files are old enough:
+            # setting each one's time took a tenth of the whole.
+            taken = time.time_ns()
+            for path, found in stats.items():
+                if _is_racy(found.mtime_ns, taken):
+                    stats[path] = _settle(f"{staging}/{path}", taken)
             os.rename(staging, root)
         except OSError as exc:
             raise FileTrackingError(f"cannot restore {str(root)!r}: {exc}") from exc
         finally:
             if staging and os.path.lexists(staging):
                 shutil.rmtree(staging, ignore_errors=True)
-        return FileSnapshot(files=dict(files), stats=stats, taken_ns=started)
+        return FileSnapshot(files=dict(files), stats=stats, taken_ns=taken)
 
     def apply(
         self,
@@ -102,7 +108,6 @@ class LocalFileTracker:
         What is written gets an mtime that `previous` trusts, so that it is not hashed again.
         """
         files, stats = dict(previous.files), dict(previous.stats)
-        mtime = previous.taken_ns - _SETTLED_NS
         base = os.fspath(root)
         try:
             os.makedirs(base, exist_ok=True)  # the workflow may have deleted it
@@ -111,7 +116,7 @@ class LocalFileTracker:
                 files.pop(path, None)
                 stats.pop(path, None)
             for memento in changed:
-                stats[memento.path] = self._put_in_place(memento, base, mtime)
+                stats[memento.path] = self._put_in_place(memento, base, previous.taken_ns)
                 files[memento.path] = memento
         except OSError as exc:
             raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
@@ -139,7 +144,8 @@ class LocalFileTracker:
             staging = _make_staging(os.path.dirname(base), ".updating-")
             refuse_collisions(files, staging)
             for number, memento in enumerate(wanted):
-                self._write(memento, f"{staging}/{number}", held.taken_ns - _SETTLED_NS)
+                self._write(memento, f"{staging}/{number}")
+                _settle(f"{staging}/{number}", held.taken_ns)
             found = exchange(base, staging, extra, [memento.path for memento in wanted])
         except OSError as exc:
             raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
@@ -174,7 +180,7 @@ class LocalFileTracker:
         """The bytes of a blob, checked against their hash."""
         return self._blobs.read(blob_id)
 
-    def _put_in_place(self, memento: FileMemento, root: str, mtime_ns: int) -> StatSignature:
+    def _put_in_place(self, memento: FileMemento, root: str, taken_ns: int) -> StatSignature:
         _check_path(memento.path)
         _make_folders(root, memento.path)
         target = f"{root}/{memento.path}"
@@ -182,7 +188,8 @@ class LocalFileTracker:
             _remove_empty(target)
         beside = f"{root}/.replaying-{secrets.token_hex(8)}"
         try:
-            self._write(memento, beside, mtime_ns)
+            self._write(memento, beside)
+            _settle(beside, taken_ns)
             os.rename(beside, target)
         except BaseException:  # whatever happened: half a file must not stay
             with contextlib.suppress(OSError):
@@ -190,32 +197,31 @@ class LocalFileTracker:
             raise
         return _signature(os.lstat(target))  # renaming changes the ctime
 
-    def _write(self, memento: FileMemento, target: str, mtime_ns: int) -> StatSignature:
+    def _write(self, memento: FileMemento, target: str) -> StatSignature:
+        permissions = memento.mode & _PERMISSIONS
         try:
             if memento.is_symlink:
-                self._write_link(memento, target)
+                found = self._write_link(memento, target)
             else:
-                self._blobs.copy_to(memento.blob_id, target)
+                found = self._blobs.copy_to(memento.blob_id, target, permissions)
         except FileTrackingError as exc:
             raise FileTrackingError(f"{memento.path!r} cannot be restored: {exc}") from exc
-        os.utime(target, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
-        found = os.lstat(target)
         if found.st_size != memento.size:
             raise FileTrackingError(
                 f"blob {memento.blob_id} has {found.st_size} bytes, "
                 f"but {memento.path!r} was recorded with {memento.size}"
             )
-        permissions = memento.mode & _PERMISSIONS
         if found.st_mode & _PERMISSIONS != permissions and not memento.is_symlink:
             os.chmod(target, permissions)
             found = os.lstat(target)
         return _signature(found)
 
-    def _write_link(self, memento: FileMemento, target: str) -> None:
+    def _write_link(self, memento: FileMemento, target: str) -> os.stat_result:
         text = self._blobs.read(memento.blob_id)
         if b"\0" in text:
             raise FileTrackingError(f"blob {memento.blob_id} is no link target: it holds a NUL")
         os.symlink(os.fsdecode(text), target)
+        return os.lstat(target)
 
 
 class _Scan:
@@ -344,6 +350,13 @@ def _is_racy(mtime_ns: int, taken_ns: int) -> bool:
     return mtime_ns + tick > taken_ns
 
 
+def _settle(path: str, taken_ns: int) -> StatSignature:
+    """Gives a file an mtime that a snapshot of that moment trusts."""
+    mtime_ns = taken_ns - _SETTLED_NS
+    os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+    return _signature(os.lstat(path))
+
+
 def _signature(found: os.stat_result) -> StatSignature:
     return StatSignature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
@@ -357,7 +370,7 @@ def _is_held(wanted: FileMemento, held: FileSnapshot) -> bool:
 
 def _check_path(path: str) -> None:
     """Refuses a path that is not plainly below its root, or that no other system could name."""
-    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+    if "\0" in path or not _NO_NAMES.isdisjoint(path.split("/")):
         raise FileTrackingError(f"{path!r} is not a relative path inside the workspace")
     try:
         path.encode()
