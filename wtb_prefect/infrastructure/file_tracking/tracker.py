@@ -19,6 +19,7 @@ from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.errors import FileTrackingError
 from wtb_prefect.infrastructure.file_tracking.hash_only import HashOnly
 from wtb_prefect.infrastructure.file_tracking.ignored_files import IgnoredFiles, folders_of
+from wtb_prefect.infrastructure.file_tracking.staging import Purpose, staging_name
 from wtb_prefect.infrastructure.file_tracking.swap import HALF_CHANGED, exchange, refuse_collisions
 
 _PERMISSIONS = 0o777
@@ -75,7 +76,7 @@ class LocalFileTracker:
         folders = _checked_folders(files)
         staging = ""
         try:
-            staging = _make_staging(os.path.dirname(os.path.abspath(root)))
+            staging = _make_staging(os.path.dirname(os.path.abspath(root)), "restoring")
             for folder in folders:
                 os.mkdir(f"{staging}/{folder}")
             # Two threads were no faster on two cores: they wait for the interpreter's lock.
@@ -141,7 +142,9 @@ class LocalFileTracker:
             extra = [path for path in held.files if path not in files]
             if not wanted and not extra:
                 return FileSnapshot(files=dict(files), stats=held.stats, taken_ns=held.taken_ns)
-            staging = _make_staging(os.path.dirname(base), ".updating-")
+            # Files can be moved within one file system only: in a mount it is inside.
+            parent = base if os.path.ismount(base) else os.path.dirname(base)
+            staging = _make_staging(parent, "updating")
             refuse_collisions(files, staging)
             for number, memento in enumerate(wanted):
                 self._write(memento, f"{staging}/{number}")
@@ -435,9 +438,9 @@ def _make_folders(root: str, path: str) -> None:
             raise FileTrackingError(f"{folder!r} is in the way of {path!r}: it is no folder")
 
 
-def _make_staging(parent: str, prefix: str = ".restoring-") -> str:
+def _make_staging(parent: str, purpose: Purpose) -> str:
     """An empty folder in `parent`, which another thread may be removing because it is empty."""
-    staging = f"{parent}/{prefix}{secrets.token_hex(8)}"
+    staging = f"{parent}/{staging_name(purpose)}"
     for attempt in range(_STAGING_TRIES):
         try:
             os.makedirs(parent, exist_ok=True)
