@@ -293,6 +293,7 @@ class LocalBlobStore:
             with self._temporary_file() as (fd, name):
                 write_all(fd, data)
             self._keep(blob_id, name)
+        self._mine.add(blob_id)
         return blob_id
 
     def _put_stream(self, source: int) -> tuple[BlobId, int]:
@@ -304,6 +305,7 @@ class LocalBlobStore:
             os.unlink(name)
         else:
             self._keep(blob_id, name)
+        self._mine.add(blob_id)
         return blob_id, size
 
     def _is_stored(self, blob_id: BlobId, size: int) -> bool:
@@ -312,7 +314,6 @@ class LocalBlobStore:
         A blob of the wrong size is damaged, and is replaced by a good one. The time of a good one
         is set to now, so that a clean-up of old blobs spares it.
         """
-        self._mine.add(blob_id)
         with self._lock:
             if self._pending.get(blob_id) is not None:
                 return True
