@@ -77,6 +77,7 @@ class LocalFileTracker:
         staging = ""
         try:
             staging = _make_staging(os.path.dirname(os.path.abspath(root)), "restoring")
+            refuse_collisions(files, staging)
             for folder in folders:
                 os.mkdir(f"{staging}/{folder}")
             # Two threads were no faster on two cores: they wait for the interpreter's lock.

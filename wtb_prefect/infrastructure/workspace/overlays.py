@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -17,7 +18,6 @@ from operator import is_
 from pathlib import Path
 
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
-from wtb_prefect.domain.identifiers import digest
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.errors import FileTrackingError
 from wtb_prefect.infrastructure.file_tracking.staging import staging_folders, staging_name
@@ -221,8 +221,12 @@ def _escaped(path: Path) -> str:
 
 
 def _key(start: Mapping[str, FileMemento]) -> str:
-    rows = (start[path] for path in sorted(start))
-    return digest("\0".join([f"{m.path}\0{m.blob_id}{m.mode}{m.is_symlink}" for m in rows]))
+    """A digest of the files. Column by column: row by row it took twice as long."""
+    rows = [start[path] for path in sorted(start)]
+    modes, links = [m.mode for m in rows], [m.is_symlink for m in rows]
+    names = "\0".join([m.path for m in rows])
+    text = f"{names}\0{''.join([m.blob_id for m in rows])}{modes}{links}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
