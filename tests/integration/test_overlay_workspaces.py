@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -376,25 +377,30 @@ def test_a_system_that_cannot_mount_refuses_before_anything_runs(
     assert not (tmp_path / "out/workspaces").exists()
 
 
-UNPRIVILEGED = """
-import sys
-from pathlib import Path
-from wtb_prefect.infrastructure.workspace.overlays import why_no_overlays
-print(why_no_overlays(Path(sys.argv[1])))
-"""
-
-
-def test_without_the_privilege_the_reason_is_told(tmp_path: Path) -> None:
-    drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+def doctor_says(folder: Path, *before: str) -> dict[str, str]:
     done = subprocess.run(
-        [*drop, sys.executable, "-c", UNPRIVILEGED, str(tmp_path)],
+        [*before, sys.executable, "-m", "wtb_prefect.cli", "doctor", "--json"],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        pytest.skip(f"setpriv: {done.stderr}")
-    assert "only root may mount" in done.stdout
+    if not done.stdout:
+        pytest.skip(f"{' '.join(before)}: {done.stderr}")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    return dict(checks["overlay workspaces"])
+
+
+def test_the_doctor_says_that_they_can_be_mounted(can_mount: None, tmp_path: Path) -> None:
+    assert doctor_says(tmp_path)["value"] == "can be mounted"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doctor_says_why_not_where_the_privilege_is_missing(tmp_path: Path) -> None:
+    drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    found = doctor_says(tmp_path, *drop)
+    assert found["value"] == "cannot be mounted"
+    assert "only root may mount" in found["note"]
     assert not list(tmp_path.iterdir())
 
 
