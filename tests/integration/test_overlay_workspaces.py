@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -169,6 +170,26 @@ def test_workspaces_share_a_start_and_nothing_else(
     workspaces.sweep()
     assert len(starts(tmp_path)) == 1
     assert (two.path() / "renamed").read_bytes() == TREE["renamed"]
+
+
+def test_starts_that_differ_in_anything_are_not_shared(
+    workspaces: FolderWorkspaces, tracker: LocalFileTracker, tmp_path: Path
+) -> None:
+    first, second = tracker.store_texts([("a", b"b"), ("b", b"a")])
+    alike = [
+        {"a": first},
+        {"a": replace(first, mode=0o600)},
+        {"a": replace(first, mode=0o777)},
+        {"a": replace(first, mode=0o777, is_symlink=True)},
+        {"a": replace(second, path="a")},
+        {"b": replace(first, path="b")},
+        {"a": first, "b": second},
+        {"a": replace(second, path="a"), "b": replace(first, path="b")},
+    ]
+    for number, files in enumerate(alike):
+        folder = workspaces.open(f"e-{number}", "case", files).path()
+        assert tracker.snapshot(folder, FileSnapshot()).files == files
+    assert len(starts(tmp_path)) == len(alike)
 
 
 def test_a_start_of_another_process_is_checked_before_it_is_used(
