@@ -19,6 +19,7 @@ from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.errors import FileTrackingError
 from wtb_prefect.infrastructure.file_tracking.hash_only import HashOnly
 from wtb_prefect.infrastructure.file_tracking.ignored_files import IgnoredFiles, folders_of
+from wtb_prefect.infrastructure.file_tracking.safe_paths import check_path, checked_folders
 from wtb_prefect.infrastructure.file_tracking.staging import Purpose, staging_name
 from wtb_prefect.infrastructure.file_tracking.swap import HALF_CHANGED, exchange, refuse_collisions
 
@@ -33,7 +34,6 @@ _MICROSECOND_NS = 1_000
 # any write shows, even one in the same tick.
 _SETTLED_NS = 4_000_000_000
 _STAGING_TRIES = 100
-_NO_NAMES = frozenset(("", ".", ".."))
 
 
 class _Stores(Protocol):
@@ -73,7 +73,7 @@ class LocalFileTracker:
 
         Links are written as links, wherever they point; nothing is ever written through one.
         """
-        folders = _checked_folders(files)
+        folders = checked_folders(files)
         staging = ""
         try:
             staging = _make_staging(os.path.dirname(os.path.abspath(root)), "restoring")
@@ -132,7 +132,7 @@ class LocalFileTracker:
         A process that is killed meanwhile leaves the folder between the two, and what it held in
         `.updating-...` beside it.
         """
-        _checked_folders(files)
+        checked_folders(files)
         base = os.path.abspath(root)
         scan = _Scan(HashOnly(), previous, time.time_ns(), self._ignored)
         staging = ""
@@ -164,7 +164,7 @@ class LocalFileTracker:
     def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
         """Stores given contents as durable blobs and returns their mementos (for case files)."""
         contents = dict(files)
-        _checked_folders(contents)
+        checked_folders(contents)
         mementos = tuple(
             FileMemento(path=path, blob_id=self._blobs.put_bytes(data), size=len(data))
             for path, data in contents.items()
@@ -185,7 +185,7 @@ class LocalFileTracker:
         return self._blobs.read(blob_id)
 
     def _put_in_place(self, memento: FileMemento, root: str, taken_ns: int) -> StatSignature:
-        _check_path(memento.path)
+        check_path(memento.path)
         _make_folders(root, memento.path)
         target = f"{root}/{memento.path}"
         if _is_plain_folder(target):
@@ -312,7 +312,7 @@ class _Scan:
         return memento
 
     def _store(self, source: str, path: str, found: os.stat_result) -> FileMemento | None:
-        _check_path(path)
+        check_path(path)
         self._stored += 1
         try:
             blob_id, size = self._put(source, found.st_mode)
@@ -372,32 +372,6 @@ def _is_held(wanted: FileMemento, held: FileSnapshot) -> bool:
     return found.blob_id == wanted.blob_id  # a link has no mode of its own
 
 
-def _check_path(path: str) -> None:
-    """Refuses a path that is not plainly below its root, or that no other system could name."""
-    if "\0" in path or not _NO_NAMES.isdisjoint(path.split("/")):
-        raise FileTrackingError(f"{path!r} is not a relative path inside the workspace")
-    try:
-        path.encode()
-    except UnicodeEncodeError as exc:
-        raise FileTrackingError(f"the file name {path!r} is not valid UTF-8") from exc
-
-
-def _checked_folders(paths: Mapping[str, object]) -> list[str]:
-    """The folders these paths need, parents first; refuses paths that could leave their root."""
-    folders: set[str] = set()
-    for path in paths:
-        _check_path(path)
-        folder = path.rpartition("/")[0]
-        while folder and folder not in folders:
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    for folder in folders:
-        # A link here would take what is below it out of the workspace.
-        if folder in paths:
-            raise FileTrackingError(f"{folder!r} is recorded both as a file and as a folder")
-    return sorted(folders)
-
-
 def _parents(path: str) -> list[str]:
     """The folders a path lies in, the innermost first."""
     parts = path.split("/")[:-1]
@@ -410,7 +384,7 @@ def _is_plain_folder(path: str) -> bool:
 
 def _remove_file(root: str, path: str) -> None:
     """Removes a file or link, and the folders that are empty then: only files are remembered."""
-    _check_path(path)
+    check_path(path)
     folders = [f"{root}/{folder}" for folder in _parents(path)]
     if not all(map(_is_plain_folder, folders)):
         return  # there is no such file any more
