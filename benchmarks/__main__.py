@@ -29,6 +29,7 @@ MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
     file_operations.first_commit,
     file_operations.later_commits,
     file_operations.fork_and_restore,
+    file_operations.overlay_fork,
     file_operations.tracking_cost,
     measures.finished_batch_again,
     measures.reading_commands,

@@ -40,6 +40,7 @@ _EXPORTS = {
     "run_workflow": "wtb_prefect.api.run_workflow",
     "restore_files": "wtb_prefect.api.file_tasks",
     "settle_runs": "wtb_prefect.api.settle_runs",
+    "verify_integrity": "wtb_prefect.api.verify_integrity",
     "verify_outbox": "wtb_prefect.api.verify_outbox",
 }
 

@@ -273,6 +273,11 @@ def _add_removals(commands: Commands) -> None:
 
 
 def _add_checks(commands: Commands) -> None:
+    check = _add(commands, "check", "check:check", "audit ledger, checkpoints and files")
+    check.add_argument("project", metavar="PROJECT", help=_PROJECT)
+    check.add_argument("--deep", action="store_true", help="read all checkpoints and files")
+    check.add_argument("--repair", action="store_true", help="repair what can be, after asking")
+    check.add_argument("--yes", action="store_true", help="do not ask")
     verify = _add(commands, "verify", "verify:verify", "verify claims across ledger and stores")
     verify.add_argument("project", metavar="PROJECT", help=_PROJECT)
     verify.add_argument("--deep", action="store_true", help="read all checkpoints and files")

@@ -69,6 +69,14 @@ def test_claims_are_verified_every_ten_minutes_and_after_a_batch(deployed: Deplo
     assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
+def test_all_stores_are_audited_every_night(deployed: Deployed) -> None:
+    found = deployed.client.get("/deployments/name/verify_integrity/verify-integrity").json()
+    assert [s["schedule"]["cron"] for s in found["schedules"]] == ["0 2 * * *"]
+    automations = deployed.client.post("/automations/filter", json={}).json()
+    (at_once,) = [a for a in automations if "wtb.claim.failed" in a["trigger"]["expect"]]
+    assert at_once["actions"][0]["deployment_id"] == found["id"]
+
+
 def test_garbage_is_collected_every_week(deployed: Deployed) -> None:
     found = deployed.client.get("/deployments/name/collect_garbage/collect-garbage").json()
     (schedule,) = found["schedules"]

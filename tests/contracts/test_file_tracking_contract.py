@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -26,6 +27,7 @@ from wtb_prefect.infrastructure.file_tracking import (
     LocalFileTracker,
 )
 from wtb_prefect.infrastructure.workspace import FolderWorkspaces
+from wtb_prefect.infrastructure.workspace.overlays import unmount, why_no_overlays
 
 ABSENT = BlobId("0" * 64)
 
@@ -441,11 +443,13 @@ class WorkspaceStoreContract:
         self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
     ) -> None:
         workspace = workspaces.open("e-1", "case", start)
-        (workspace.path() / "a").unlink()
-        workspace.path().rmdir()
+        self.delete(workspace.path())
         taken = workspace.snapshot()
         assert taken is not None
         assert not taken.files
+
+    def delete(self, folder: Path) -> None:
+        shutil.rmtree(folder)
 
     def test_threads_that_ask_at_once_get_one_folder(
         self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
@@ -470,7 +474,7 @@ class WorkspaceStoreContract:
         workspace = workspaces.open("e-1", "case", start)
         assert workspace.strategy is None
         workspace.path()
-        assert workspace.strategy in ("copy", "reflink")
+        assert workspace.strategy in ("copy", "reflink", "overlay")
 
     def test_what_a_live_process_made_or_has_kept_is_no_orphan(
         self, workspaces: WorkspaceStore, start: dict[str, FileMemento]
@@ -508,3 +512,21 @@ class TestFolderWorkspaces(WorkspaceStoreContract):
     @pytest.fixture
     def start(self, tracker: FileTracker) -> dict[str, FileMemento]:
         return {memento.path: memento for memento in tracker.store_texts([("a", b"1")])}
+
+
+class TestOverlayWorkspaces(TestFolderWorkspaces):
+    @pytest.fixture
+    def workspaces(self, tmp_path: Path, tracker: FileTracker) -> Iterator[WorkspaceStore]:
+        if (reason := why_no_overlays(tmp_path)) is not None:
+            pytest.skip(reason)
+        yield FolderWorkspaces(tmp_path / "workspaces", tracker, overlay=True)
+        for start in (tmp_path / "workspaces-overlays/starts").glob("*"):
+            assert contents(start) in ({"a": b"1"}, {"b": b"1"})
+        for folder in (tmp_path / "workspaces").rglob("*-e-*"):
+            while os.path.ismount(folder):
+                unmount(folder)
+
+    def delete(self, folder: Path) -> None:
+        """All that a workflow can delete of a mount."""
+        with pytest.raises(OSError, match="busy"):
+            shutil.rmtree(folder)

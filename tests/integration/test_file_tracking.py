@@ -456,3 +456,17 @@ def test_mementos_carry_what_the_store_holds(tracker: LocalFileTracker) -> None:
     assert tracker.store_texts([("a/b", b"text")]) == (
         FileMemento(path="a/b", blob_id=BlobId(hashlib.sha256(b"text").hexdigest()), size=4),
     )
+
+
+@pytest.mark.parametrize("count", [3, 2_000])
+def test_restored_files_are_older_than_their_snapshot_by_more_than_a_tick(
+    tracker: LocalFileTracker, tmp_path: Path, count: int
+) -> None:
+    """Else a write in the same tick would not show; kernels differ in what a tick is."""
+    files = {m.path: m for m in tracker.store_texts((f"{n}", b"%d" % n) for n in range(count))}
+    restored = tracker.restore(files, tmp_path / "w")
+    for path, known in restored.stats.items():
+        found = (tmp_path / "w" / path).lstat()
+        assert (found.st_mtime_ns, found.st_ctime_ns) == (known.mtime_ns, known.ctime_ns)
+        assert restored.taken_ns - found.st_mtime_ns > 20_000_000
+    assert restored.taken_ns <= time.time_ns()

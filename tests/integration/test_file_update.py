@@ -191,22 +191,3 @@ def test_only_what_differs_is_written_and_read(tracker: LocalFileTracker, tmp_pa
     changed = [p.name for p, inode in inodes.items() if p.stat().st_ino != inode]
     assert changed == ["3"]
     assert tracker.snapshot(root, updated) == updated
-
-
-def test_names_that_differ_in_case_are_refused_where_case_is_ignored(
-    tracker: LocalFileTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = {m.path: m for m in tracker.store_texts([("Read/Me", b"1"), ("read/me", b"2")])}
-    tracker.update(files, tmp_path / "both", FileSnapshot())
-    assert (tmp_path / "both/read/me").read_bytes() == b"2"
-    lexists = os.path.lexists
-
-    def ignoring_case(path: str) -> bool:
-        parent, name = os.path.split(path)
-        here = os.listdir(parent) if os.path.isdir(parent) else []
-        return lexists(path) or name.lower() in map(str.lower, here)
-
-    monkeypatch.setattr(os.path, "lexists", ignoring_case)
-    with pytest.raises(FileTrackingError, match="'Read/Me' and 'read/me' are one file"):
-        tracker.update(files, tmp_path / "one", FileSnapshot())
-    assert not (tmp_path / "one").exists()

@@ -315,23 +315,27 @@ class TestConnections:
         append(engine, "s")
         assert subjects(engine) == ["s"]
 
-    def test_idle_ones_that_the_server_dropped_go_unnoticed(self, engine: Engine) -> None:
+    def test_idle_ones_that_the_server_dropped_go_unnoticed(
+        self, engine: Engine, postgres_url: str
+    ) -> None:
         with SqlAlchemyUnitOfWork(engine), SqlAlchemyUnitOfWork(engine):
             pass  # two are kept
-        drop_all(engine)
+        drop_all(postgres_url)
         assert subjects(engine) == []
         append(engine, "s")
-        drop_all(engine)
+        drop_all(postgres_url)
         append(engine, "t")
         assert subjects(engine) == ["s", "t"]
 
-    def test_one_dropped_at_work_is_told_and_the_next_unit_works(self, engine: Engine) -> None:
+    def test_one_dropped_at_work_is_told_and_the_next_unit_works(
+        self, engine: Engine, postgres_url: str
+    ) -> None:
         """Whether it is found out by a statement or by the commit."""
 
         def lost(last: Callable[[SqlAlchemyUnitOfWork], None]) -> None:
             with SqlAlchemyUnitOfWork(engine, write=True) as uow:
                 uow.audit_log.append(make.audit("lost"))
-                drop_all(engine)
+                drop_all(postgres_url)
                 last(uow)
 
         for last in (
@@ -350,7 +354,6 @@ MINE = (
 )
 
 
-def drop_all(engine: Engine) -> None:
+def drop_all(url: str) -> None:
     """As a server does that is stopped."""
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     ask(url, MINE.replace("SELECT pid", "SELECT pg_terminate_backend(pid, 5000)"))

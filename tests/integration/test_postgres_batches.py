@@ -23,6 +23,7 @@ from tests.postgres_server import PostgresServer, binaries
 from wtb_prefect import TestBench, WorkflowProject
 from wtb_prefect.bootstrap.garbage import open_garbage
 from wtb_prefect.errors import InfrastructureError
+from wtb_prefect.infrastructure.database import address
 from wtb_prefect.infrastructure.database.address import DATABASE_URL
 
 MATRIX = '{"x": "*", "y": "*", "c": "*"}'
@@ -136,10 +137,11 @@ PASSWORD = "hidden%20word%2F12"
 
 
 def test_the_password_stays_in_the_process(
-    tmp_path: Path, postgres_url: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the project names it or its environment does: a batch runs, a node prints it, and it
     is nowhere in what is kept or handed on."""
+    monkeypatch.setattr(address, "_given", {})  # the database is another test's later on
     url = postgres_url.replace("wtb@", f"wtb:{PASSWORD}@")
 
     def tell(state: dict[str, Any]) -> dict[str, Any]:

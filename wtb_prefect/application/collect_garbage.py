@@ -123,6 +123,16 @@ def collect_garbage(
     )
 
 
+def find_garbage(stores: GarbageStores, cutoff: datetime) -> tuple[list[StoredBlob], list[str]]:
+    """The contents and the commits that nothing names, and that were put before the cutoff.
+
+    Raises as `collect_garbage`.
+    """
+    marks = [_read_marks(open_uow, cutoff) for open_uow in stores.ledgers]
+    _, garbage, _ = _sorted_out(stores.blobs, _named(marks), cutoff)
+    return garbage, [name for found in marks for name in found.unused]
+
+
 def _named(marks: Iterable[_Marks]) -> set[BlobId]:
     return {blob for found in marks for blob in found.blobs}
 

@@ -56,7 +56,8 @@ def open_session(
     their place. `around` is put around the executor of every node.
 
     Raises:
-        NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is.
+        NotFoundError, GraphError, InvalidInputError: the project cannot be run as it is, or not on
+            this machine.
         LedgerError, CheckpointError, FileTrackingError: a store cannot be opened.
     """
     graph = _checked(project)
@@ -79,7 +80,9 @@ def open_session(
             open_uow=open_uow,
             checkpoints=checkpoints,
             tracker=tracker,
-            workspaces=open_workspaces(where, blobs, tracker, tell),
+            workspaces=open_workspaces(
+                where, blobs, tracker, tell, strategy=project.workspace_strategy
+            ),
             codec=MsgpackCaseCodec(graph.serializer),
             clock=SystemClock(),
             tell=tell,

@@ -16,7 +16,7 @@ from wtb_prefect.bootstrap.blobs import open_blobs
 from wtb_prefect.bootstrap.ledger import open_database
 from wtb_prefect.domain.events import Tell, tell_nobody
 from wtb_prefect.domain.interfaces.file_tracking import BlobStore
-from wtb_prefect.domain.project import ProjectLocations
+from wtb_prefect.domain.project import ProjectLocations, WorkspaceStrategy
 from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
@@ -24,6 +24,7 @@ from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
 from wtb_prefect.infrastructure.logs.cell_logs import CellLogs
 from wtb_prefect.infrastructure.system_clock import SystemClock
 from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
+from wtb_prefect.infrastructure.workspace.overlays import why_no_overlays
 
 if TYPE_CHECKING:
     from wtb_prefect.infrastructure.checkpoints.postgres_store import PostgresCheckpointStore
@@ -77,12 +78,24 @@ def open_workspaces(
     blobs: BlobStore,
     tracker: LocalFileTracker,
     tell: Tell = tell_nobody,
+    *,
+    strategy: WorkspaceStrategy = "copy",
 ) -> FolderWorkspaces:
-    """The workspaces of a project, with the folders that its base workspace has for them."""
+    """The workspaces of a project, with the folders that its base workspace has for them.
+
+    Raises:
+        InvalidInputError: they are to be overlay mounts, and this machine cannot mount.
+    """
     base = where.workspace
     standing = [name for name in _STANDING if base is not None and (base / name).is_dir()]
     root = where.output_dir / "workspaces"
-    return FolderWorkspaces(root, tracker, blobs.strategy, standing, tell)
+    is_overlay = strategy == "overlay"
+    if is_overlay and (reason := why_no_overlays(root)) is not None:
+        raise InvalidInputError(
+            f"workspace_strategy='overlay' cannot be had here: {reason}; leave it out to have "
+            "workspaces copied"
+        )
+    return FolderWorkspaces(root, tracker, blobs.strategy, standing, tell, overlay=is_overlay)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterable
 from typing import Any
@@ -14,11 +13,11 @@ from wtb_prefect.application.prune_checkpoints import Pruning, plan_pruning, pru
 from wtb_prefect.application.read_results import find_batch
 from wtb_prefect.application.stores import OpenStores
 from wtb_prefect.bootstrap.stores import open_stores
+from wtb_prefect.commands.confirming import confirmed
 from wtb_prefect.commands.look import need_ledger
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project
 from wtb_prefect.domain.identifiers import thread_id
-from wtb_prefect.errors import InvalidInputError
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 
 _WORTH = 10
@@ -42,7 +41,7 @@ def _batch(batch_id: str, args: Namespace, stores: OpenStores, out: Output) -> i
     for line in _deletion_lines(found, use):
         out.say(line)
     document = _deletion_document(found, use)
-    if args.dry_run or not _confirmed(args, f"delete batch {batch_id}?"):
+    if args.dry_run or not confirmed(args, f"delete batch {batch_id}?"):
         out.data({**document, "deleted": False})
         return 0
     delete_batch(batch_id, this_process(), is_alive, stores)
@@ -59,7 +58,7 @@ def _checkpoints(batch_id: str, args: Namespace, stores: OpenStores, out: Output
         f"of {len(found.leaves)} executions that ended ({terminal.bytes_text(before)} now)"
     )
     document = {"batch_id": batch_id, "trunks": len(found.trunks), "leaves": len(found.leaves)}
-    if args.dry_run or not _confirmed(args, f"remove these checkpoints of batch {batch_id}?"):
+    if args.dry_run or not confirmed(args, f"remove these checkpoints of batch {batch_id}?"):
         out.data({**document, "bytes": before, "removed": False})
         return 0
     removed = before - _bytes(prune_batch(batch_id, is_alive, stores), stores)
@@ -72,15 +71,6 @@ def _bytes(found: Pruning, stores: OpenStores) -> int:
     executions = (*found.trunks, *found.leaves)
     threads = [thread_id(execution.execution_id) for execution in executions]
     return sum(stores.checkpoints.sizes(threads).values())
-
-
-def _confirmed(args: Namespace, question: str) -> bool:
-    """Whether to go on. Raises `InvalidInputError` where nobody can be asked."""
-    if args.yes:
-        return True
-    if args.json or not sys.stdin.isatty():
-        raise InvalidInputError("nobody can be asked here: give --yes, or --dry-run to look")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _give_back(stores: OpenStores, out: Output) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from wtb_prefect.commands.projects import find_project
 from wtb_prefect.errors import WTBError
 from wtb_prefect.infrastructure.database.address import DATABASE_URL
 from wtb_prefect.infrastructure.file_tracking.file_system import copy_strategy
+from wtb_prefect.infrastructure.workspace.overlays import why_no_overlays
 from wtb_prefect.sdk.database_place import database_of
 from wtb_prefect.terminal import make_table
 
@@ -189,6 +190,9 @@ def _place(folder: Path) -> Iterator[Check]:
     how = copy_strategy(there, there)
     note = "large files cost nothing" if how == "reflink" else "the file system has no clones"
     yield Check("workspaces made by", "ok", how, note)
+    why_not = why_no_overlays(there)
+    can = "cannot be mounted" if why_not else "can be mounted"
+    yield Check("overlay workspaces", "ok", can, why_not or "workspace_strategy='overlay'")
     free = shutil.disk_usage(there).free
     status = "broken" if free < NO_DISK else "warning" if free < LOW_DISK else "ok"
     yield Check("free disk", status, f"{free / (1 << 30):.1f} GB")

@@ -63,6 +63,8 @@ KeepCheckpoints = Literal["all", "last"]
 KEEP_CHECKPOINTS: tuple[KeepCheckpoints, ...] = get_args(KeepCheckpoints)
 KeepWorkspaces = Literal["failed", "always", "never"]
 KEEP_WORKSPACES: tuple[KeepWorkspaces, ...] = get_args(KeepWorkspaces)
+WorkspaceStrategy = Literal["copy", "overlay"]
+WORKSPACE_STRATEGIES: tuple[WorkspaceStrategy, ...] = get_args(WorkspaceStrategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class ProjectDefinition:
     ignore_files: tuple[str, ...] = ()
     keep_workspaces: KeepWorkspaces = "failed"
     step_events: bool = False
+    workspace_strategy: WorkspaceStrategy = "copy"
 
     @property
     def workflow_id(self) -> str:

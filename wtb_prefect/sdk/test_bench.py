@@ -24,6 +24,7 @@ from wtb_prefect.application.collect_garbage import (
     collect_garbage,
 )
 from wtb_prefect.application.compare_points import values_at
+from wtb_prefect.application.integrity.check_integrity import check_integrity
 from wtb_prefect.application.matrix import Matrix
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest
 from wtb_prefect.application.process_outbox import (
@@ -48,11 +49,13 @@ from wtb_prefect.application.read_results import find_batch, read_report
 from wtb_prefect.application.run_batch import BatchRun
 from wtb_prefect.application.run_options import RunSettings, run_options
 from wtb_prefect.application.session import Session
+from wtb_prefect.bootstrap.audit import open_audit
 from wtb_prefect.bootstrap.garbage import open_garbage
 from wtb_prefect.bootstrap.ledger import open_cell_logs
 from wtb_prefect.domain.cell_filter import CellFilter
 from wtb_prefect.domain.checkpoint import Checkpoint
 from wtb_prefect.domain.file_processing import FileMemento
+from wtb_prefect.domain.integrity import IntegrityReport
 from wtb_prefect.domain.log_line import LogLine
 from wtb_prefect.errors import InvalidInputError, NotFoundError
 from wtb_prefect.infrastructure.event_loop import run_blocking, was_terminated
@@ -374,6 +377,18 @@ class TestBench(ExecutionControl):
     def process_pending(self, limit: int = OUTBOX_BATCH, *, deep: bool = False) -> Verification:
         """The same for one bounded number of claims: a step of a loop of your own."""
         return process_pending(self.session, limit, deep=deep)
+
+    def check_integrity(self, repair: bool = False, *, deep: bool = False) -> IntegrityReport:
+        """Audits all stores of the project against each other, both ways.
+
+        Args:
+            repair: do about each issue what its action says; see `RepairAction`.
+            deep: read every checkpoint and all contents of files, too.
+
+        Raises `InfrastructureError`: a store cannot be opened or read.
+        """
+        with open_audit(self.session.project.locations) as stores:
+            return check_integrity(stores, deep=deep, repair=repair)
 
     def collect_garbage(
         self, grace: float = GRACE_HOURS, *, dry_run: bool = False

@@ -13,10 +13,12 @@ from wtb_prefect.domain.node_result import CachedNode
 from wtb_prefect.domain.project import (
     KEEP_CHECKPOINTS,
     KEEP_WORKSPACES,
+    WORKSPACE_STRATEGIES,
     KeepCheckpoints,
     KeepWorkspaces,
     ProjectDefinition,
     ProjectLocations,
+    WorkspaceStrategy,
 )
 from wtb_prefect.domain.remote_node import RemoteNode
 from wtb_prefect.domain.workflow import ORIGINAL, VariantSpec
@@ -63,6 +65,9 @@ class WorkflowProject:
             or `"never"`. Whichever it is, all files are in the blob store.
         step_events: also tell Prefect of every node, checkpoint, commit and workspace; a batch has
             thousands of them.
+        workspace_strategy: `"copy"` makes an execution's folder by copying; `"overlay"` mounts one
+            over a copy that all executions with the same starting files share. That takes
+            milliseconds, and Linux and root; a kept folder is gone when the machine restarts.
 
     Example:
         ```python
@@ -95,6 +100,7 @@ class WorkflowProject:
         blob_url: str | None = None,
         keep_workspaces: KeepWorkspaces = "failed",
         step_events: bool = False,
+        workspace_strategy: WorkspaceStrategy = "copy",
     ) -> None:
         if cwd not in (None, "workspace"):
             raise InvalidInputError(f"cwd is 'workspace' or None, not {cwd!r}")
@@ -124,6 +130,11 @@ class WorkflowProject:
             raise NotFoundError("value of keep_workspaces", str(keep_workspaces), KEEP_WORKSPACES)
         self._keep_workspaces: KeepWorkspaces = keep_workspaces
         self._step_events = step_events
+        if workspace_strategy not in WORKSPACE_STRATEGIES:
+            raise NotFoundError(
+                "value of workspace_strategy", str(workspace_strategy), WORKSPACE_STRATEGIES
+            )
+        self._workspace_strategy: WorkspaceStrategy = workspace_strategy
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
         self._evaluators: dict[str, EvaluatorSpec] = {}
@@ -364,6 +375,7 @@ class WorkflowProject:
             ignore_files=self._ignore_files,
             keep_workspaces=self._keep_workspaces,
             step_events=self._step_events,
+            workspace_strategy=self._workspace_strategy,
         )
 
 

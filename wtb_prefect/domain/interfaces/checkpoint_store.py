@@ -30,6 +30,18 @@ class CheckpointStore(Protocol):
 
     def exists(self, thread_id: str, checkpoint_id: CheckpointId) -> bool: ...
 
+    def threads(self) -> list[str]:
+        """All threads that have a checkpoint or a write, in order."""
+        ...
+
+    def orphan_writes(self) -> dict[str, int]:
+        """Writes whose checkpoint is not there, by thread: deleting it was not finished."""
+        ...
+
+    def delete_orphan_writes(self, thread_id: str) -> None:
+        """Removes those of a thread."""
+        ...
+
     def parents(
         self, thread_ids: Sequence[str]
     ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:

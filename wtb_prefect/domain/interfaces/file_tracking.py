@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -37,9 +38,10 @@ class BlobStore(Protocol):
         """Reads the bytes. Raises `FileTrackingError` naming the blob if missing or damaged."""
         ...
 
-    def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
-        """Writes the bytes to a new file, verifying the hash while copying.
+    def copy_to(self, blob_id: BlobId, target: Path | str, mode: int = 0o666) -> os.stat_result:
+        """Writes the bytes to a new file, verifying the hash while copying; gives its `fstat`.
 
+        `mode` is cut by the umask, as for every new file.
         Raises `FileTrackingError` naming the blob if it is missing or damaged; then `target` does
         not exist.
         """

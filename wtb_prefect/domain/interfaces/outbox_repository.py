@@ -43,6 +43,10 @@ class OutboxWriter(Protocol):
         """
         ...
 
+    def retry(self, event_id: str) -> bool:
+        """Makes one that is not processed pending and due, as if never tried; answers whether."""
+        ...
+
     def retry_failed(self) -> int:
         """Makes FAILED events pending again, as if never tried; answers how many."""
         ...

@@ -29,7 +29,7 @@ class Workspace(Protocol):
 
     @property
     def strategy(self) -> str | None:
-        """How the folder was made (`copy`, `reflink`); None while it is not."""
+        """How the folder was made (`copy`, `reflink`, `overlay`); None while it is not."""
         ...
 
     def replay(
@@ -95,7 +95,8 @@ class WorkspaceStore(Protocol):
     def clean_orphans(self, grace_seconds: float = ORPHAN_SECONDS) -> list[Path]:
         """Removes workspaces whose process has died without removing or keeping them.
 
-        Only those of this host, and only where nothing was written for the grace period. Gives the
-        folders; nothing that is needed to go on is in them, only in the ledger and the blob store.
+        Only those of this host, and only where nothing was written for the grace period; what they
+        were just making or replacing goes too. Gives the folders; nothing that is needed to go on
+        is in them, only in the ledger and the blob store.
         """
         ...

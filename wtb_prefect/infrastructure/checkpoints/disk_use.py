@@ -41,6 +41,34 @@ def sizes(connection: sqlite3.Connection, threads: Sequence[str]) -> dict[str, i
     return found
 
 
+_ORPHANS = """
+FROM writes WHERE NOT EXISTS (
+    SELECT 1 FROM checkpoints c WHERE c.thread_id = writes.thread_id
+    AND c.checkpoint_ns = writes.checkpoint_ns AND c.checkpoint_id = writes.checkpoint_id
+)
+"""
+
+
+def threads(connection: sqlite3.Connection) -> list[str]:
+    """See `CheckpointStore.threads`."""
+    rows = connection.execute(
+        "SELECT thread_id FROM checkpoints UNION SELECT thread_id FROM writes"
+    )
+    return sorted(row[0] for row in rows)
+
+
+def orphan_writes(connection: sqlite3.Connection) -> dict[str, int]:
+    """See `CheckpointStore.orphan_writes`."""
+    query = f"SELECT thread_id, count(*) {_ORPHANS} GROUP BY thread_id"
+    return dict(connection.execute(query).fetchall())
+
+
+def delete_orphan_writes(connection: sqlite3.Connection, thread: str) -> None:
+    """See `CheckpointStore.delete_orphan_writes`."""
+    with connection:
+        connection.execute(f"DELETE {_ORPHANS} AND thread_id = ?", (thread,))
+
+
 def parents(
     connection: sqlite3.Connection, threads: Sequence[str]
 ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:

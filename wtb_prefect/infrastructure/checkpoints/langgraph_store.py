@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -219,6 +220,27 @@ class MemoryCheckpointStore(LangGraphCheckpointStore):
         key = address_of(source)
         return {task: path for task, _, _, path in self.saver.writes.get(key, {}).values()}
 
+    def threads(self) -> list[str]:
+        """See `CheckpointStore.threads`."""
+        written = {thread for (thread, *_), writes in self.saver.writes.items() if writes}
+        return sorted({*(t for t, found in self.saver.storage.items() if found), *written})
+
+    def orphan_writes(self) -> dict[str, int]:
+        """See `CheckpointStore.orphan_writes`."""
+        return dict(Counter(thread for thread, _, _ in self._orphans()))
+
+    def delete_orphan_writes(self, thread_id: str) -> None:
+        """See `CheckpointStore.delete_orphan_writes`."""
+        for key in [key for key in self._orphans() if key[0] == thread_id]:
+            del self.saver.writes[key]
+
+    def _orphans(self) -> list[tuple[str, str, str]]:
+        return [
+            (thread, namespace, checkpoint)
+            for (thread, namespace, checkpoint), writes in self.saver.writes.items()
+            if writes and checkpoint not in self.saver.storage.get(thread, {}).get(namespace, {})
+        ]
+
     def parents(
         self, thread_ids: Sequence[str]
     ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:
@@ -350,6 +372,21 @@ class SqliteCheckpointStore(LangGraphCheckpointStore):
         """See `CheckpointStore.prune`."""
         with store_faults("prune"), self.saver.lock:
             return disk_use.prune(self._connection, keep)
+
+    def threads(self) -> list[str]:
+        """See `CheckpointStore.threads`."""
+        with store_faults("list"), self.saver.lock:
+            return disk_use.threads(self._connection)
+
+    def orphan_writes(self) -> dict[str, int]:
+        """See `CheckpointStore.orphan_writes`."""
+        with store_faults("list"), self.saver.lock:
+            return disk_use.orphan_writes(self._connection)
+
+    def delete_orphan_writes(self, thread_id: str) -> None:
+        """See `CheckpointStore.delete_orphan_writes`."""
+        with store_faults("delete"), self.saver.lock:
+            disk_use.delete_orphan_writes(self._connection, thread_id)
 
     def parents(
         self, thread_ids: Sequence[str]

@@ -31,6 +31,18 @@ SELECT thread_id, SUM(bytes)::bigint AS bytes FROM (
 ) AS parts GROUP BY thread_id
 """
 
+_THREADS = """
+SELECT thread_id FROM checkpoints
+UNION SELECT thread_id FROM checkpoint_writes UNION SELECT thread_id FROM checkpoint_blobs
+"""
+
+_ORPHANS = """
+FROM checkpoint_writes w WHERE NOT EXISTS (
+    SELECT 1 FROM checkpoints c WHERE c.thread_id = w.thread_id
+    AND c.checkpoint_ns = w.checkpoint_ns AND c.checkpoint_id = w.checkpoint_id
+)
+"""
+
 _PARENTS = """
 SELECT thread_id, checkpoint_id, parent_checkpoint_id FROM checkpoints
 WHERE checkpoint_ns = '' AND thread_id = ANY(%(threads)s)
@@ -133,6 +145,22 @@ def sizes(connection: Connection[Row], threads: Sequence[str]) -> dict[str, int]
     """See `CheckpointStore.sizes`."""
     found = connection.execute(_SIZES, {"threads": list(threads)}).fetchall()
     return {row["thread_id"]: row["bytes"] for row in found}
+
+
+def threads(connection: Connection[Row]) -> list[str]:
+    """See `CheckpointStore.threads`; those of which only values are left, too."""
+    return sorted(row["thread_id"] for row in connection.execute(_THREADS).fetchall())
+
+
+def orphan_writes(connection: Connection[Row]) -> dict[str, int]:
+    """See `CheckpointStore.orphan_writes`."""
+    query = f"SELECT thread_id, count(*) AS found {_ORPHANS} GROUP BY thread_id"
+    return {row["thread_id"]: row["found"] for row in connection.execute(query).fetchall()}
+
+
+def delete_orphan_writes(connection: Connection[Row], thread: str) -> None:
+    """See `CheckpointStore.delete_orphan_writes`."""
+    connection.execute(f"DELETE {_ORPHANS} AND thread_id = %s", (thread,))
 
 
 def parents(

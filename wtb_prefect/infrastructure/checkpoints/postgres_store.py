@@ -92,6 +92,21 @@ class PostgresCheckpointStore(LangGraphCheckpointStore):
         with self._connection("prune") as connection:
             return sum(postgres_rows.prune(connection, thread, keep[thread]) for thread in keep)
 
+    def threads(self) -> list[str]:
+        """See `CheckpointStore.threads`."""
+        with self._connection("list") as connection:
+            return postgres_rows.threads(connection)
+
+    def orphan_writes(self) -> dict[str, int]:
+        """See `CheckpointStore.orphan_writes`."""
+        with self._connection("list") as connection:
+            return postgres_rows.orphan_writes(connection)
+
+    def delete_orphan_writes(self, thread_id: str) -> None:
+        """See `CheckpointStore.delete_orphan_writes`."""
+        with self._connection("delete") as connection:
+            postgres_rows.delete_orphan_writes(connection, thread_id)
+
     def parents(
         self, thread_ids: Sequence[str]
     ) -> dict[tuple[str, CheckpointId], CheckpointId | None]:

@@ -60,14 +60,24 @@ class MemoryOutbox(MemoryRepository):
         mine = [e for e in events if e.event_id in held and held[e.event_id].attempts == e.attempts]
         self._save([replace(event, lease_until=None) for event in mine])
 
+    def retry(self, event_id: str) -> bool:
+        open_ones = [*self._pending(), *self._failed()]
+        return bool(self._again([e for e in open_ones if e.event_id == event_id]))
+
     def retry_failed(self) -> int:
-        failed = self.list(OutboxStatus.FAILED, limit=sys.maxsize)
-        again = [
-            replace(e, status=OutboxStatus.PENDING, attempts=0, next_at=None, lease_until=None)
-            for e in failed
-        ]
-        self._save(again)
-        return len(again)
+        return self._again(self._failed())
+
+    def _failed(self) -> builtins.list[OutboxEvent]:
+        return self.list(OutboxStatus.FAILED, limit=sys.maxsize)
+
+    def _again(self, events: Sequence[OutboxEvent]) -> int:
+        self._save(
+            [
+                replace(e, status=OutboxStatus.PENDING, attempts=0, next_at=None, lease_until=None)
+                for e in events
+            ]
+        )
+        return len(events)
 
     def prune(self, processed_before: datetime) -> int:
         done = self.list(OutboxStatus.PROCESSED, limit=sys.maxsize)

@@ -137,16 +137,17 @@ class LocalBlobStore:
             os.close(fd)
         verify(blob_id, hasher.hexdigest())
 
-    def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
+    def copy_to(self, blob_id: BlobId, target: Path | str, mode: int = 0o666) -> os.stat_result:
         """Writes the bytes to a new file, verifying the hash while copying.
 
         A clone is verified by its own bytes: those of the blob may have changed meanwhile.
         """
         fd = self._open(blob_id)
         try:
-            copy = os.open(target, NEW, 0o666)
+            copy = os.open(target, NEW, mode)
             try:
                 verify(blob_id, self._copied(fd, copy))
+                return os.fstat(copy)
             except BaseException:  # whatever happened: half a file must not stay
                 os.unlink(target)
                 raise
@@ -169,8 +170,13 @@ class LocalBlobStore:
         A clone's bytes are read from the disk, a copy's from memory: on XFS 10,000 clones of 10 KB
         took 1.9 s, copies 0.7 s.
         """
-        is_large = os.fstat(source).st_size >= CHUNK
-        if not (is_large and self._cloner.clone(source, target)):
+        size = os.fstat(source).st_size
+        if size < CHUNK or not self._cloner.clone(source, target):
+            data = os.read(source, size + 1)
+            if len(data) == size:
+                write_all(target, data)
+                return hashlib.sha256(data).hexdigest()
+            os.lseek(source, 0, os.SEEK_SET)
             return copy_bytes(source, target)[0]
         hasher = hashlib.sha256()
         for data in chunks(target):
@@ -296,6 +302,7 @@ class LocalBlobStore:
             with self._temporary_file() as (fd, name):
                 write_all(fd, data)
             self._keep(blob_id, name)
+        self._mine.add(blob_id)
         return blob_id
 
     def _put_stream(self, source: int) -> tuple[BlobId, int]:
@@ -307,6 +314,7 @@ class LocalBlobStore:
             os.unlink(name)
         else:
             self._keep(blob_id, name)
+        self._mine.add(blob_id)
         return blob_id, size
 
     def _is_stored(self, blob_id: BlobId, size: int) -> bool:
@@ -315,7 +323,6 @@ class LocalBlobStore:
         A blob of the wrong size is damaged, and is replaced by a good one. The time of a good one
         is set to now, so that a clean-up of old blobs spares it.
         """
-        self._mine.add(blob_id)
         with self._lock:
             if self._pending.get(blob_id) is not None:
                 return True

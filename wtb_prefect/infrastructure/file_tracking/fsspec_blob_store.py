@@ -125,19 +125,20 @@ class FsspecBlobStore:
             hasher.update(data)
         verify(blob_id, hasher.hexdigest())
 
-    def copy_to(self, blob_id: BlobId, target: Path | str) -> None:
+    def copy_to(self, blob_id: BlobId, target: Path | str, mode: int = 0o666) -> os.stat_result:
         """Writes the bytes to a new file, verifying the hash while copying."""
         pieces = self._pieces(blob_id)
         first = next(pieces)  # a missing blob leaves no file
         hasher = hashlib.sha256(first)
         try:
-            copy = os.open(target, NEW, 0o666)
+            copy = os.open(target, NEW, mode)
             try:
                 write_all(copy, first)
                 for data in pieces:
                     hasher.update(data)
                     write_all(copy, data)
                 verify(blob_id, hasher.hexdigest())
+                return os.fstat(copy)
             except BaseException:  # whatever happened: half a file must not stay
                 os.unlink(target)
                 raise

@@ -45,15 +45,25 @@ def exchange(
 
 
 def refuse_collisions(paths: Iterable[str], folder: str) -> None:
-    """Names that differ in case only are one file where the file system ignores case."""
+    """Names that differ in case only are one file, or one folder, where case is ignored.
+
+    Raises:
+        FileTrackingError: `folder`, which is there, ignores case, and two paths would be one.
+    """
     parent, name = os.path.split(folder)
     if not os.path.lexists(f"{parent}/{name.upper()}"):
         return
     seen: dict[str, str] = {}
     for path in paths:
-        other = seen.setdefault(path.casefold(), path)
-        if other != path:
-            raise FileTrackingError(f"{other!r} and {path!r} are one file here: case is ignored")
+        for name in _with_folders(path):
+            other = seen.setdefault(name.casefold(), name)
+            if other != name:
+                raise FileTrackingError(f"{other!r} and {name!r} are one here: case is ignored")
+
+
+def _with_folders(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
 class _Swap:

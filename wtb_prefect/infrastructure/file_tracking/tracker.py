@@ -19,6 +19,8 @@ from wtb_prefect.domain.interfaces.file_tracking import BlobStore
 from wtb_prefect.errors import FileTrackingError
 from wtb_prefect.infrastructure.file_tracking.hash_only import HashOnly
 from wtb_prefect.infrastructure.file_tracking.ignored_files import IgnoredFiles, folders_of
+from wtb_prefect.infrastructure.file_tracking.safe_paths import check_path, checked_folders
+from wtb_prefect.infrastructure.file_tracking.staging import Purpose, staging_name
 from wtb_prefect.infrastructure.file_tracking.swap import HALF_CHANGED, exchange, refuse_collisions
 
 _PERMISSIONS = 0o777
@@ -71,24 +73,30 @@ class LocalFileTracker:
 
         Links are written as links, wherever they point; nothing is ever written through one.
         """
-        folders = _checked_folders(files)
-        started = time.time_ns()
+        folders = checked_folders(files)
         staging = ""
         try:
-            staging = _make_staging(os.path.dirname(os.path.abspath(root)))
+            staging = _make_staging(os.path.dirname(os.path.abspath(root)), "restoring")
+            refuse_collisions(files, staging)
             for folder in folders:
                 os.mkdir(f"{staging}/{folder}")
+            # Two threads were no faster on two cores: they wait for the interpreter's lock.
             stats = {
-                path: self._write(memento, f"{staging}/{path}", started - _SETTLED_NS)
-                for path, memento in files.items()
+                path: self._write(memento, f"{staging}/{path}") for path, memento in files.items()
             }
+            # Nobody writes in it before it has its name, and by then most files are old enough:
+            # setting each one's time took a tenth of the whole.
+            taken = time.time_ns()
+            for path, found in stats.items():
+                if _is_racy(found.mtime_ns, taken):
+                    stats[path] = _settle(f"{staging}/{path}", taken)
             os.rename(staging, root)
         except OSError as exc:
             raise FileTrackingError(f"cannot restore {str(root)!r}: {exc}") from exc
         finally:
             if staging and os.path.lexists(staging):
                 shutil.rmtree(staging, ignore_errors=True)
-        return FileSnapshot(files=dict(files), stats=stats, taken_ns=started)
+        return FileSnapshot(files=dict(files), stats=stats, taken_ns=taken)
 
     def apply(
         self,
@@ -102,7 +110,6 @@ class LocalFileTracker:
         What is written gets an mtime that `previous` trusts, so that it is not hashed again.
         """
         files, stats = dict(previous.files), dict(previous.stats)
-        mtime = previous.taken_ns - _SETTLED_NS
         base = os.fspath(root)
         try:
             os.makedirs(base, exist_ok=True)  # the workflow may have deleted it
@@ -111,7 +118,7 @@ class LocalFileTracker:
                 files.pop(path, None)
                 stats.pop(path, None)
             for memento in changed:
-                stats[memento.path] = self._put_in_place(memento, base, mtime)
+                stats[memento.path] = self._put_in_place(memento, base, previous.taken_ns)
                 files[memento.path] = memento
         except OSError as exc:
             raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
@@ -125,7 +132,7 @@ class LocalFileTracker:
         A process that is killed meanwhile leaves the folder between the two, and what it held in
         `.updating-...` beside it.
         """
-        _checked_folders(files)
+        checked_folders(files)
         base = os.path.abspath(root)
         scan = _Scan(HashOnly(), previous, time.time_ns(), self._ignored)
         staging = ""
@@ -136,10 +143,13 @@ class LocalFileTracker:
             extra = [path for path in held.files if path not in files]
             if not wanted and not extra:
                 return FileSnapshot(files=dict(files), stats=held.stats, taken_ns=held.taken_ns)
-            staging = _make_staging(os.path.dirname(base), ".updating-")
+            # Files can be moved within one file system only: in a mount it is inside.
+            parent = base if os.path.ismount(base) else os.path.dirname(base)
+            staging = _make_staging(parent, "updating")
             refuse_collisions(files, staging)
             for number, memento in enumerate(wanted):
-                self._write(memento, f"{staging}/{number}", held.taken_ns - _SETTLED_NS)
+                self._write(memento, f"{staging}/{number}")
+                _settle(f"{staging}/{number}", held.taken_ns)
             found = exchange(base, staging, extra, [memento.path for memento in wanted])
         except OSError as exc:
             raise FileTrackingError(f"cannot change {base!r}: {exc}") from exc
@@ -154,7 +164,7 @@ class LocalFileTracker:
     def store_texts(self, files: Iterable[tuple[str, bytes]]) -> tuple[FileMemento, ...]:
         """Stores given contents as durable blobs and returns their mementos (for case files)."""
         contents = dict(files)
-        _checked_folders(contents)
+        checked_folders(contents)
         mementos = tuple(
             FileMemento(path=path, blob_id=self._blobs.put_bytes(data), size=len(data))
             for path, data in contents.items()
@@ -185,15 +195,16 @@ class LocalFileTracker:
         """The bytes of a blob, checked against their hash."""
         return self._blobs.read(blob_id)
 
-    def _put_in_place(self, memento: FileMemento, root: str, mtime_ns: int) -> StatSignature:
-        _check_path(memento.path)
+    def _put_in_place(self, memento: FileMemento, root: str, taken_ns: int) -> StatSignature:
+        check_path(memento.path)
         _make_folders(root, memento.path)
         target = f"{root}/{memento.path}"
         if _is_plain_folder(target):
             _remove_empty(target)
         beside = f"{root}/.replaying-{secrets.token_hex(8)}"
         try:
-            self._write(memento, beside, mtime_ns)
+            self._write(memento, beside)
+            _settle(beside, taken_ns)
             os.rename(beside, target)
         except BaseException:  # whatever happened: half a file must not stay
             with contextlib.suppress(OSError):
@@ -201,32 +212,31 @@ class LocalFileTracker:
             raise
         return _signature(os.lstat(target))  # renaming changes the ctime
 
-    def _write(self, memento: FileMemento, target: str, mtime_ns: int) -> StatSignature:
+    def _write(self, memento: FileMemento, target: str) -> StatSignature:
+        permissions = memento.mode & _PERMISSIONS
         try:
             if memento.is_symlink:
-                self._write_link(memento, target)
+                found = self._write_link(memento, target)
             else:
-                self._blobs.copy_to(memento.blob_id, target)
+                found = self._blobs.copy_to(memento.blob_id, target, permissions)
         except FileTrackingError as exc:
             raise FileTrackingError(f"{memento.path!r} cannot be restored: {exc}") from exc
-        os.utime(target, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
-        found = os.lstat(target)
         if found.st_size != memento.size:
             raise FileTrackingError(
                 f"blob {memento.blob_id} has {found.st_size} bytes, "
                 f"but {memento.path!r} was recorded with {memento.size}"
             )
-        permissions = memento.mode & _PERMISSIONS
         if found.st_mode & _PERMISSIONS != permissions and not memento.is_symlink:
             os.chmod(target, permissions)
             found = os.lstat(target)
         return _signature(found)
 
-    def _write_link(self, memento: FileMemento, target: str) -> None:
+    def _write_link(self, memento: FileMemento, target: str) -> os.stat_result:
         text = self._blobs.read(memento.blob_id)
         if b"\0" in text:
             raise FileTrackingError(f"blob {memento.blob_id} is no link target: it holds a NUL")
         os.symlink(os.fsdecode(text), target)
+        return os.lstat(target)
 
 
 class _Scan:
@@ -313,7 +323,7 @@ class _Scan:
         return memento
 
     def _store(self, source: str, path: str, found: os.stat_result) -> FileMemento | None:
-        _check_path(path)
+        check_path(path)
         self._stored += 1
         try:
             blob_id, size = self._put(source, found.st_mode)
@@ -355,6 +365,13 @@ def _is_racy(mtime_ns: int, taken_ns: int) -> bool:
     return mtime_ns + tick > taken_ns
 
 
+def _settle(path: str, taken_ns: int) -> StatSignature:
+    """Gives a file an mtime that a snapshot of that moment trusts."""
+    mtime_ns = taken_ns - _SETTLED_NS
+    os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+    return _signature(os.lstat(path))
+
+
 def _signature(found: os.stat_result) -> StatSignature:
     return StatSignature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
@@ -364,32 +381,6 @@ def _is_held(wanted: FileMemento, held: FileSnapshot) -> bool:
     if found is None or not (wanted.is_symlink and found.is_symlink):
         return found == wanted
     return found.blob_id == wanted.blob_id  # a link has no mode of its own
-
-
-def _check_path(path: str) -> None:
-    """Refuses a path that is not plainly below its root, or that no other system could name."""
-    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise FileTrackingError(f"{path!r} is not a relative path inside the workspace")
-    try:
-        path.encode()
-    except UnicodeEncodeError as exc:
-        raise FileTrackingError(f"the file name {path!r} is not valid UTF-8") from exc
-
-
-def _checked_folders(paths: Mapping[str, object]) -> list[str]:
-    """The folders these paths need, parents first; refuses paths that could leave their root."""
-    folders: set[str] = set()
-    for path in paths:
-        _check_path(path)
-        folder = path.rpartition("/")[0]
-        while folder and folder not in folders:
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
-    for folder in folders:
-        # A link here would take what is below it out of the workspace.
-        if folder in paths:
-            raise FileTrackingError(f"{folder!r} is recorded both as a file and as a folder")
-    return sorted(folders)
 
 
 def _parents(path: str) -> list[str]:
@@ -404,7 +395,7 @@ def _is_plain_folder(path: str) -> bool:
 
 def _remove_file(root: str, path: str) -> None:
     """Removes a file or link, and the folders that are empty then: only files are remembered."""
-    _check_path(path)
+    check_path(path)
     folders = [f"{root}/{folder}" for folder in _parents(path)]
     if not all(map(_is_plain_folder, folders)):
         return  # there is no such file any more
@@ -433,9 +424,9 @@ def _make_folders(root: str, path: str) -> None:
             raise FileTrackingError(f"{folder!r} is in the way of {path!r}: it is no folder")
 
 
-def _make_staging(parent: str, prefix: str = ".restoring-") -> str:
+def _make_staging(parent: str, purpose: Purpose) -> str:
     """An empty folder in `parent`, which another thread may be removing because it is empty."""
-    staging = f"{parent}/{prefix}{secrets.token_hex(8)}"
+    staging = f"{parent}/{staging_name(purpose)}"
     for attempt in range(_STAGING_TRIES):
         try:
             os.makedirs(parent, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import secrets
@@ -28,17 +27,17 @@ from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.domain.interfaces.workspace import ORPHAN_SECONDS
 from wtb_prefect.errors import FileTrackingError
+from wtb_prefect.infrastructure.file_tracking.staging import staging_folders, staging_name
+from wtb_prefect.infrastructure.file_tracking.swap import HALF_CHANGED
 from wtb_prefect.infrastructure.processes import is_alive
+from wtb_prefect.infrastructure.workspace.overlays import Overlays
 from wtb_prefect.infrastructure.workspace.owners import WorkspaceOwners
+from wtb_prefect.infrastructure.workspace.trees import delete, last_written, size_of
 
 _ASIDE = ".removed"
 _ROOMY_BYTES = 2 * 1024**3
 _MAX_COMPONENT_BYTES = 100
 _ID_CHARACTERS = 12
-# A rename that had looked up `.removed` before a sweep renamed it lands there after the sweep
-# has listed it: "Directory not empty", 5 times beside 12,000 removed folders. Nothing finds the
-# directory by its new name, so one more attempt is nearly always enough.
-_DELETE_ATTEMPTS = 5
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>]')
 
 
@@ -47,7 +46,8 @@ class FolderWorkspaces:
 
     `strategy` tells how the tracker fills a folder below a given one. `standing` are folders that
     every workspace has, also empty: the tracker remembers files only. `tell` is told what becomes
-    of workspaces.
+    of workspaces. With `overlay` new ones are overlay mounts; those of a store with it are taken
+    away by any.
     """
 
     def __init__(
@@ -57,12 +57,16 @@ class FolderWorkspaces:
         strategy: Callable[[Path], str] = lambda _: "copy",
         standing: Sequence[str] = (),
         tell: Tell = tell_nobody,
+        *,
+        overlay: bool = False,
     ) -> None:
         self.tell = tell
         self._root = Path(os.path.abspath(root))
         self.tracker = tracker
         self._find_strategy = strategy
         self._standing = tuple(standing)
+        self._overlay = overlay
+        self._overlays = Overlays(self._root.with_name(f"{self._root.name}-overlays"), tracker)
         # Beside the root: what runs in a workspace sees nothing but workspaces around it.
         self._owners = WorkspaceOwners(
             self._root, self._root.with_name(f"{self._root.name}-owners")
@@ -71,7 +75,7 @@ class FolderWorkspaces:
     @cached_property
     def strategy(self) -> str:
         """How workspaces are made here; found out once."""
-        return self._find_strategy(self._root)
+        return "overlay" if self._overlay else self._find_strategy(self._root)
 
     def open(
         self,
@@ -87,24 +91,45 @@ class FolderWorkspaces:
     def fill(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot:
         """Makes a workspace, in place of one from an earlier attempt, which stays if that fails."""
         self._owners.claim(folder)
-        earlier = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        if os.path.ismount(folder):
+            return self._make_instead_of_mount(folder, start)
+        earlier = folder.with_name(staging_name("replaced"))
         try:
             os.rename(folder, earlier)
         except FileNotFoundError:
-            return self._restore(folder, start)
+            return self._make(folder, start)
         except OSError as exc:
             raise FileTrackingError(f"cannot replace {str(folder)!r}: {exc}") from exc
         try:
-            snapshot = self._restore(folder, start)
+            snapshot = self._make(folder, start)
         except BaseException:  # whatever it was: what was there is needed to see what happened
             os.rename(earlier, folder)
             raise
-        _delete(earlier)
+        delete(earlier)
+        return snapshot
+
+    def _make(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot:
+        make = self._overlays.make if self._overlay else self._restore
+        snapshot = make(folder, start)
+        self.stand(folder)
         return snapshot
 
     def _restore(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot:
-        snapshot = self.tracker.restore(start, folder)
-        self.stand(folder)
+        return self.tracker.restore(start, folder)
+
+    def _make_instead_of_mount(
+        self, folder: Path, start: Mapping[str, FileMemento]
+    ) -> FileSnapshot:
+        """A mount cannot be renamed: another one goes on top of it, a plain folder beside it."""
+        if self._overlay:
+            return self._make(folder, start)
+        beside = folder.with_name(staging_name("restoring"))
+        snapshot = self._make(beside, start)
+        self._overlays.take_away(folder)
+        try:
+            os.rename(beside, folder)
+        except OSError as exc:
+            raise FileTrackingError(f"cannot replace {str(folder)!r}: {exc}") from exc
         return snapshot
 
     def put_back(self, folder: Path, start: Mapping[str, FileMemento]) -> FileSnapshot | None:
@@ -127,7 +152,7 @@ class FolderWorkspaces:
 
     def size(self, execution_id: str, label: str) -> int:
         """See `WorkspaceStore.size`; links count as themselves."""
-        return _size(self._root / folder_of(label, execution_id))
+        return size_of(self._root / folder_of(label, execution_id))
 
     def sweep(self) -> None:
         """Deletes what `remove` has put aside, in this process or another.
@@ -138,13 +163,14 @@ class FolderWorkspaces:
         with contextlib.suppress(FileNotFoundError):
             (self._root / _ASIDE).rename(self._root / f"{_ASIDE}-{secrets.token_hex(8)}")
         for found in self._root.glob(f"{_ASIDE}-*"):
-            _delete(found)
+            delete(found)
+        self._overlays.sweep()
 
     def clean_orphans(self, grace_seconds: float = ORPHAN_SECONDS) -> list[Path]:
         """See `WorkspaceStore.clean_orphans`."""
         cleaned = []
         for folder, owner in self._owners.claims():
-            if is_alive(owner) or time.time() - _last_written(folder) < grace_seconds:
+            if is_alive(owner) or time.time() - last_written(folder) < grace_seconds:
                 continue
             with self._owners.locked():
                 if self._owners.owner_of(folder) != owner:
@@ -155,14 +181,37 @@ class FolderWorkspaces:
                 cleaned.append(folder)
                 at = datetime.now(UTC)
                 self.tell(WorkspaceCleanedUp(at=at, path=str(folder), orphaned=True))
+        cleaned += self._clean_staging(grace_seconds)
+        self._overlays.clean_staging(grace_seconds)
         self.sweep()
         return cleaned
 
+    def _clean_staging(self, grace_seconds: float) -> list[Path]:
+        """Removes what processes left that died while they made, changed or replaced a workspace.
+
+        What could not be put back is not touched: nothing else holds it.
+        """
+        cleaned = []
+        for found, maker in staging_folders(self._root, but=self._claimed()):
+            is_left = not is_alive(maker) and not os.path.lexists(found / HALF_CHANGED)
+            if is_left and time.time() - last_written(found) >= grace_seconds:
+                delete(found)
+                self._remove_empty_parents(found)
+                cleaned.append(found)
+        return cleaned
+
+    def _claimed(self) -> set[Path]:
+        return {folder for folder, _ in self._owners.claims()}
+
     def put_away(self, folder: Path) -> None:
         """Puts a workspace aside for `sweep`, with parents left empty."""
+        self._overlays.take_away(folder)
         if os.path.lexists(folder):
             self._put_aside(folder)
         self._owners.release(folder)
+        self._remove_empty_parents(folder)
+
+    def _remove_empty_parents(self, folder: Path) -> None:
         for parent in folder.parents:
             if parent == self._root:
                 return
@@ -182,7 +231,7 @@ class FolderWorkspaces:
             # Read-only, deleted by the workflow itself, or swept by another process just now:
             # deleting knows what to do.
             pass
-        _delete(folder)
+        delete(folder)
 
     def let_go(self, folder: Path) -> None:
         """The workspace is no orphan, whoever ends."""
@@ -292,31 +341,6 @@ def folder_of(label: str, execution_id: str) -> Path:
     return Path(*parents, _cut(name, _MAX_COMPONENT_BYTES - len(ending.encode())) + ending)
 
 
-def _size(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # a workflow may be at work there
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
-
-
-def _last_written(folder: Path) -> float:
-    """When something in a folder was last changed; links count as themselves. 0 if it is gone.
-
-    Restored files have times of the past, so their ctime counts too.
-    """
-    latest = 0.0
-    paths = [str(folder)]
-    for parent, folders, names in os.walk(folder):
-        paths += (os.path.join(parent, name) for name in (*folders, *names))
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(path)
-            latest = max(latest, found.st_mtime, found.st_ctime)
-    return latest
-
-
 def _safe(part: str, limit: int) -> str:
     """A file name like `part`; it never starts with a dot, so it is never hidden, `.` or `..`."""
     text = _UNSAFE.sub("_", part.encode(errors="replace").decode())
@@ -327,33 +351,3 @@ def _safe(part: str, limit: int) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text.encode()[:limit].decode(errors="ignore")
-
-
-def _delete(folder: Path) -> None:
-    for attempt in range(1, _DELETE_ATTEMPTS + 1):
-        try:
-            if folder.is_dir() and not folder.is_symlink():
-                _delete_tree(folder)
-            else:
-                folder.unlink(missing_ok=True)
-            return
-        except FileNotFoundError:
-            return  # another process is deleting it too
-        except OSError as exc:
-            if exc.errno != errno.ENOTEMPTY or attempt == _DELETE_ATTEMPTS:
-                raise FileTrackingError(
-                    f"cannot delete the workspace {str(folder)!r}: {exc}"
-                ) from exc
-
-
-def _delete_tree(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        # Workflows may leave read-only folders, which refuse to have their files deleted.
-        folder.chmod(0o700)
-        for parent, names, _ in os.walk(folder):
-            for path in (os.path.join(parent, name) for name in names):
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-        shutil.rmtree(folder)

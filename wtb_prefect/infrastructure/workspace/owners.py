@@ -40,8 +40,11 @@ class WorkspaceOwners:
         try:
             with self.locked():
                 beside = self._folder / f".{secrets.token_hex(8)}"
-                beside.write_text(json.dumps(record))
-                beside.replace(self._file(workspace))
+                try:
+                    beside.write_text(json.dumps(record))
+                    beside.replace(self._file(workspace))
+                finally:
+                    beside.unlink(missing_ok=True)  # half of it on a full disk
         except OSError as exc:
             raise FileTrackingError(
                 f"cannot claim the workspace {str(workspace)!r}: {exc}"

@@ -95,6 +95,11 @@ _RETRY = fixed(
         _o.status == value()
     )
 )
+_RETRY_ONE = fixed(
+    set_columns(update(tables.outbox_events), "status", "attempts", "next_at", "lease_until").where(
+        _o.event_id == value(), _o.status != value()
+    )
+)
 _PRUNE = fixed(delete(tables.outbox_events).where(_o.status == value(), _o.processed_at < value()))
 _OLDEST = select(_o.created_at).where(_PENDING).order_by(_o.sequence).limit(1)
 _TRIES = select(_o.attempts, func.count()).group_by(_o.attempts).order_by(_o.attempts)
@@ -167,6 +172,10 @@ class SqlOutbox:
             for event in events
         ]
         self._session.write_many(_SETTLE, settled)
+
+    def retry(self, event_id: str) -> bool:
+        again = (OutboxStatus.PENDING.value, 0, None, None, event_id, OutboxStatus.PROCESSED.value)
+        return bool(self._session.write(_RETRY_ONE, again))
 
     def retry_failed(self) -> int:
         again = (OutboxStatus.PENDING.value, 0, None, None, OutboxStatus.FAILED.value)
