@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cell_costs, control, file_operations, measures, planning
+from benchmarks import cell_costs, control, file_operations, measures, outbox, planning
 from benchmarks.measures import Figure
 
 MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
@@ -26,6 +26,7 @@ MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
     cell_costs.cost_by_size,
     measures.fork_cost,
     control.going_back,
+    outbox.verification,
     file_operations.first_commit,
     file_operations.later_commits,
     file_operations.fork_and_restore,

@@ -23,7 +23,7 @@ class _State(TypedDict):
     count: int
 
 
-def _line() -> StateGraph[Any, Any, Any, Any]:
+def line_of_20_steps() -> StateGraph[Any, Any, Any, Any]:
     def work(state: _State) -> dict[str, int]:
         return {"count": state["count"] + 1}
 
@@ -39,7 +39,9 @@ def _line() -> StateGraph[Any, Any, Any, Any]:
 
 def going_back(folder: Path, quick: bool) -> list[Figure]:
     """Rolling back half of 20 steps, and branching before the last one, which it runs; medians."""
-    project = WorkflowProject("line", _line, db_path=folder / "w.db", output_dir=folder / "out")
+    project = WorkflowProject(
+        "line", line_of_20_steps, db_path=folder / "w.db", output_dir=folder / "out"
+    )
     times = 5 if quick else 30
     with TestBench(project) as bench:
         runs = [

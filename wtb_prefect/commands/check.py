@@ -24,7 +24,9 @@ def check(args: Namespace, out: Output) -> int:
         _say(report, out)
         can = [i for i in report.issues if i.action is not RepairAction.MANUAL]
         if args.repair and can:
-            if confirmed(args, f"repair {len(can)} of {len(report.issues)} issues?"):
+            if confirmed(
+                args, f"repair {len(can)} of {len(report.issues)} issues?", "leave out --repair"
+            ):
                 report = check_integrity(stores, deep=args.deep, repair=True)
                 done = sum(issue.repaired for issue in report.issues)
                 out.say(f"{done} issues repaired, {len(report.issues) - done} are left")

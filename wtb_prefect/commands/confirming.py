@@ -8,10 +8,13 @@ from argparse import Namespace
 from wtb_prefect.errors import InvalidInputError
 
 
-def confirmed(args: Namespace, question: str) -> bool:
-    """Whether to go on. Raises `InvalidInputError` where nobody can be asked."""
+def confirmed(args: Namespace, question: str, instead: str) -> bool:
+    """Whether to go on; `instead` is what else can be done.
+
+    Raises `InvalidInputError` where nobody can be asked.
+    """
     if args.yes:
         return True
     if args.json or not sys.stdin.isatty():
-        raise InvalidInputError("nobody can be asked here: give --yes to go on")
+        raise InvalidInputError(f"nobody can be asked here: give --yes, or {instead}")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

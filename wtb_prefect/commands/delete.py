@@ -20,6 +20,8 @@ from wtb_prefect.commands.projects import find_project
 from wtb_prefect.domain.identifiers import thread_id
 from wtb_prefect.infrastructure.processes import is_alive, this_process
 
+_LOOK = "--dry-run to look"
+
 _WORTH = 10
 """The checkpoint file is written anew when a tenth of it is free: that takes as long as copying."""
 
@@ -41,7 +43,7 @@ def _batch(batch_id: str, args: Namespace, stores: OpenStores, out: Output) -> i
     for line in _deletion_lines(found, use):
         out.say(line)
     document = _deletion_document(found, use)
-    if args.dry_run or not confirmed(args, f"delete batch {batch_id}?"):
+    if args.dry_run or not confirmed(args, f"delete batch {batch_id}?", _LOOK):
         out.data({**document, "deleted": False})
         return 0
     delete_batch(batch_id, this_process(), is_alive, stores)
@@ -58,7 +60,7 @@ def _checkpoints(batch_id: str, args: Namespace, stores: OpenStores, out: Output
         f"of {len(found.leaves)} executions that ended ({terminal.bytes_text(before)} now)"
     )
     document = {"batch_id": batch_id, "trunks": len(found.trunks), "leaves": len(found.leaves)}
-    if args.dry_run or not confirmed(args, f"remove these checkpoints of batch {batch_id}?"):
+    if args.dry_run or not confirmed(args, f"remove these checkpoints of batch {batch_id}?", _LOOK):
         out.data({**document, "bytes": before, "removed": False})
         return 0
     removed = before - _bytes(prune_batch(batch_id, is_alive, stores), stores)

@@ -1,0 +1,75 @@
+"""Verifying what the ledger claims of the other stores, and writing the claims."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.control import line_of_20_steps
+from benchmarks.measures import Figure
+from wtb_prefect import TestBench, WorkflowProject
+from wtb_prefect.application.step_records import claims_of
+from wtb_prefect.domain.outbox import OutboxStatus
+
+RATE = 1000.0
+COST_MS = 0.1
+
+
+def verification(folder: Path, quick: bool) -> list[Figure]:
+    """Draining the claims of real executions again, and what claims add to a transaction."""
+    project = WorkflowProject(
+        "line", line_of_20_steps, db_path=folder / "w.db", output_dir=folder / "out"
+    )
+    with TestBench(project) as bench:
+        for _ in range(10 if quick else 200):
+            bench.run(initial_state={"text": "x" * 2048, "count": 0})
+        return [_drained(bench), _cost(bench, 100 if quick else 1000)]
+
+
+def _drained(bench: TestBench) -> Figure:
+    with bench.session.open_uow(write=True) as uow:
+        claims = uow.outbox.list(limit=1_000_000)
+        uow.outbox.delete([claim.event_id for claim in claims])
+        again = {"status": OutboxStatus.PENDING, "attempts": 0, "processed_at": None}
+        uow.outbox.add_many([replace(claim, **again) for claim in claims])  # type: ignore[arg-type]  # mypy knows no mixed dicts
+        uow.commit()
+    began = time.perf_counter()
+    found = bench.verify_outbox()
+    rate = found.processed / (time.perf_counter() - began)
+    assert found.processed == len(claims), "every claim of an undisturbed run holds"
+    return Figure(
+        what=f"claims verified, of {len(claims)}",
+        measured=f"{rate:,.0f} a second",
+        target=f"at least {RATE:,.0f} a second",
+        met=rate >= RATE,
+        raw={"claims_per_second": rate},
+    )
+
+
+def _cost(bench: TestBench, times: int) -> Figure:
+    """The same transaction of a super-step with its claims and without, in turn; medians."""
+    open_uow = bench.session.open_uow
+    with open_uow() as uow:
+        execution = uow.executions.list()[0]
+        link = uow.checkpoint_files.list(execution.execution_id)[-1]
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(2 * times):
+        claimed = number % 2 == 0
+        fresh = replace(link, sequence=1000 + number, checkpoint_id=f"c{number}")  # type: ignore[arg-type]  # any text
+        began = time.perf_counter()
+        with open_uow(write=True) as uow:
+            uow.checkpoint_files.save(fresh)
+            if claimed:
+                uow.outbox.add_many(claims_of(fresh))
+            uow.commit()
+        taken[claimed].append((time.perf_counter() - began) * 1000)
+    added = statistics.median(taken[True]) - statistics.median(taken[False])
+    return Figure(
+        what="what its claims add to the transaction of a super-step, median",
+        measured=f"{added:.3f} ms",
+        target=f"at most {COST_MS} ms",
+        met=added <= COST_MS,
+        raw={"added_ms": added},
+    )
