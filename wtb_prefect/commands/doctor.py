@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from wtb_prefect.bootstrap.look_at_database import look_at_database
+from wtb_prefect.commands.exposure import Check, open_to_others
 from wtb_prefect.commands.output import Output
 from wtb_prefect.commands.projects import find_project
 from wtb_prefect.errors import WTBError
@@ -51,23 +51,13 @@ _NEEDED = (
 _STYLES = {"ok": "green", "warning": "yellow", "broken": "bold red"}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at: `ok`, `warning` or `broken`."""
-
-    name: str
-    status: str
-    value: str
-    note: str = ""
-
-
 def doctor(args: Namespace, out: Output) -> int:
     """Looks at versions, servers and places; 4 if something needed is missing or broken."""
     where = find_project(args.project).locations if args.project else None
     folder = Path(".wtb") if where is None else where.output_dir
     database = _database(None if where is None else where.database_url)
     checks = [
-        *(*_versions(), database, _prefect_api(), _ray_address()),
+        *(*_versions(), database, _prefect_api(), _ray_address(), *open_to_others()),
         *_place(folder.absolute()),
     ]
     table = make_table("", "what", "found", "note")
