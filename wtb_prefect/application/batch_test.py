@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from wtb_prefect.application.answers import check_importable
+from wtb_prefect.application.at_work import end_work
 from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.mock_nodes import refuse_local_functions
@@ -82,6 +83,15 @@ async def run_batch_test(
     base = commit_base_workspace(session)
     plan = plan_batch(request, session, base.commit_id if base else None)
     plan = claim_batch(plan, base, run, session)
+    try:
+        return await _run_claimed(plan, session, make_runner, run)
+    finally:
+        end_work(plan.batch_id)
+
+
+async def _run_claimed(
+    plan: BatchPlan, session: Session, make_runner: MakeRunner, run: BatchRun
+) -> BatchEnd:
     before = bodies_of(plan.batch_id, session)
     status: BatchStatus | None = BatchStatus.FAILED
     reason = None

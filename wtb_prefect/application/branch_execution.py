@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from wtb_prefect.application.at_work import begin_work
 from wtb_prefect.application.drive_execution import ACTOR, Controller, Drive, controlled, drive
 from wtb_prefect.application.fork_at_point import begin_at_point, begin_links, fork_point
 from wtb_prefect.application.read_history import find_point
@@ -88,6 +89,7 @@ async def branch_execution(request: BranchRequest, session: Session, by: Control
             edited=tuple(sorted(request.edit or {})),
         )
         uow.record(branched, ACTOR)
+        begin_work(request.execution_id, by.owner)
         uow.commit()
     begin = replace(begin, sequence=len(links))
     return await drive(begin, control, Drive(edit=request.edit), session)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from wtb_prefect.application.at_work import begin_work, end_work
 from wtb_prefect.application.batch_owner import IsAlive, refuse_if_owned
 from wtb_prefect.application.stores import OpenStores, Stores
 from wtb_prefect.application.workspace_label import label_of
@@ -53,7 +54,15 @@ def delete_batch(batch_id: str, owner: Owner, is_alive: IsAlive, stores: OpenSto
     with stores.open_uow(write=True) as uow:
         found = _deletion(uow, batch_id, is_alive)
         _mark(uow, found, owner, stores)
+        begin_work(batch_id, owner)
         uow.commit()
+    try:
+        return _delete(found, stores)
+    finally:
+        end_work(batch_id)
+
+
+def _delete(found: Deletion, stores: OpenStores) -> Deletion:
     stores.checkpoints.delete_many([thread_id(e.execution_id) for e in found.gone])
     for execution in found.gone:
         stores.workspaces.open(execution.execution_id, label_of(execution), {}).remove()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from wtb_prefect.application.at_work import begin_work, end_work, is_at_work
 from wtb_prefect.application.attempts import run_attempts
 from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.application.begin_segment import Begin
@@ -44,7 +45,9 @@ class Controller:
 
     def runs(self, control: ExecutionControl | None) -> bool:
         """Whether a live process runs the execution now, this one included."""
-        return control is not None and control.owner is not None and self.is_alive(control.owner)
+        if control is None or control.owner is None:
+            return False
+        return is_at_work(control.owner, control.execution_id, self.is_alive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ def claim(
     )
     uow.execution_controls.save(control)
     uow.executions.save(going_on)
+    begin_work(execution_id, by.owner)
     return going_on, control
 
 
@@ -110,6 +114,8 @@ async def drive(begin: Begin, control: ExecutionControl, how: Drive, session: Se
     except BaseException as exc:  # whatever it was, the execution is given back; raised on
         _give_back(control, exc, session)
         raise
+    finally:
+        end_work(execution_id)
     if not is_kept(session.project.keep_workspaces, ended.status):
         attempt.workspace.remove()
         session.workspaces.sweep()

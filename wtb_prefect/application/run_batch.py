@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from wtb_prefect.application.at_work import begin_work
 from wtb_prefect.application.batch_owner import IsAlive, refuse_if_owned
 from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.application.fail_fast import is_stopped, stop_batch
@@ -119,6 +120,7 @@ def claim_batch(
             cells=len(plan.cells),
         )
         uow.record(started, ACTOR)
+        begin_work(plan.batch_id, run.owner)
         uow.commit()
     return written
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wtb_prefect.application.at_work import begin_work
 from wtb_prefect.application.begin_segment import Begin
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.drive_execution import ACTOR, Controller, Drive, drive
@@ -71,6 +72,7 @@ async def start_execution(request: RunRequest, session: Session, by: Controller)
         uow.executions.add(execution)
         uow.execution_controls.save(control)
         uow.record(started(execution, session.clock.now()), ACTOR)
+        begin_work(request.execution_id, by.owner)
         uow.commit()
     return await drive(Begin(execution=execution), control, Drive(), session)
 

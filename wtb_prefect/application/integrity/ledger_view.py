@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from wtb_prefect.application.at_work import is_at_work
 from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.domain.batch_test import BatchCell, BatchTest, StoredCase
 from wtb_prefect.domain.evaluation import EvaluationResult
@@ -66,8 +67,13 @@ def _read(uow: UnitOfWork, is_alive: IsAlive, now: datetime) -> LedgerView:
     named = sorted({*batches, *(e.batch_id for e in executions.values() if e.batch_id)})
     found = ((known, uow.execution_controls.get(known)) for known in ids)
     controls = {known: control for known, control in found if control is not None}
-    live = {b.batch_id for b in batches.values() if b.owner is not None and is_alive(b.owner)}
-    live |= {known for known, c in controls.items() if c.owner is not None and is_alive(c.owner)}
+    owners = {b.batch_id: b.owner for b in batches.values()}
+    owners |= {known: control.owner for known, control in controls.items()}
+    live = {
+        known
+        for known, owner in owners.items()
+        if owner is not None and is_at_work(owner, known, is_alive)
+    }
     told: dict[str, set[str]] = {}
     for entry in uow.audit_log.list(limit=EVERYTHING):
         told.setdefault(entry.subject, set()).add(entry.action)

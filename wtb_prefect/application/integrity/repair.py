@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from wtb_prefect.application.at_work import is_at_work
 from wtb_prefect.application.collect_garbage import GRACE_HOURS, collect_garbage
 from wtb_prefect.application.integrity.audit_stores import AuditStores
 from wtb_prefect.application.integrity.check_files import Copies
@@ -64,7 +65,7 @@ def _mark_crashed(issue: IntegrityIssue, stores: AuditStores) -> bool:
             batch = uow.batch_tests.get(batch_id)
             if batch is None or batch.status is not BatchStatus.RUNNING:
                 return False
-            if batch.owner is not None and stores.is_alive(batch.owner):
+            if batch.owner and is_at_work(batch.owner, batch_id, stores.is_alive):
                 return False
             uow.batch_tests.finish(batch_id, BatchStatus.INTERRUPTED, 0, stores.clock.now())
         else:
