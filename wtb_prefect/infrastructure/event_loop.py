@@ -78,6 +78,7 @@ def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
         try:
             return future.result()
         except BaseException as exc:  # raised on, when the work has closed its books
+            _take_your_time()
             if not future.done():
                 ending.terminated = not isinstance(exc, KeyboardInterrupt)
                 ready.wait()
@@ -99,6 +100,13 @@ async def _with_threads(work: Coroutine[Any, Any, T]) -> T:
     return await work
 
 
+def _take_your_time() -> None:
+    """Ray's own handler of SIGTERM, which comes first, has an alarm abort the process 3 s later: on
+    a busy machine in the middle of closing the books."""
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(0)
+
+
 @contextmanager
 def _context(ending: _Ending) -> Iterator[None]:
     token = _ending.set(ending)
@@ -117,6 +125,7 @@ def _sigterm_as_exit(ending: _Ending) -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> None:
+        _take_your_time()
         ending.terminated = True
         if ending.cancel is None:
             raise SystemExit(TERMINATED)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from generated.alone import CONTEXT, Alone, combinations, run_alone, tree_size
-from generated.blueprint import Request, implementation
+from generated.blueprint import Mount, Request, implementation
 from generated.state import CALLS
 from wtb_prefect import TestBench, WorkflowProject
 from wtb_prefect.sdk.batch_result import BatchResult, Cell
@@ -77,6 +77,9 @@ def check_cell(
     assert shared[3] == apart[3] == run.status
     if request.racy:
         return  # a failing node ends its siblings where they happen to be
+    if shared[4] is not None and shared[4][1] == "GraphRecursionError" and _has_mounts(request):
+        # So does a subgraph that takes too many steps: what runs beside it may have written or not.
+        shared, apart = ((s, None, *rest) for s, _, *rest in (shared, apart))
     assert shared == apart
     state, files, steps, _, error = shared
     if run.status == "completed":
@@ -84,6 +87,10 @@ def check_cell(
     elif run.status == "failed":
         assert run.error is not None
         assert error == (error[0], run.error[0], _timeless(run.error[1]))
+
+
+def _has_mounts(request: Request) -> bool:
+    return any(isinstance(node, Mount) for node in request.blueprint.nodes.values())
 
 
 def project_of(request: Request, name: str, folder: Path) -> WorkflowProject:
