@@ -37,4 +37,4 @@ def test_an_alarm_of_another_handler_does_not_cut_it_short() -> None:
         done = subprocess.run(
             [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
         )
-        assert (done.returncode, done.stdout) == (143, "closed\n"), done.stderr
+        assert (done.returncode, done.stdout) == (143, "closed\n"), (code, done.stderr)
