@@ -12,7 +12,7 @@ from wtb_prefect.application.batch_owner import IsAlive
 from wtb_prefect.application.commit_base_workspace import commit_base_workspace
 from wtb_prefect.application.mock_nodes import refuse_local_functions
 from wtb_prefect.application.plan_batch import BatchPlan, BatchRequest, plan_batch
-from wtb_prefect.application.process_outbox import drain
+from wtb_prefect.application.process_outbox import process_pending
 from wtb_prefect.application.prune_checkpoints import prune_completed
 from wtb_prefect.application.run_batch import (
     BatchRun,
@@ -29,8 +29,9 @@ from wtb_prefect.domain.batch_test import BatchStatus
 from wtb_prefect.domain.execution import ExecutionStatus
 from wtb_prefect.domain.interfaces.segment_runner import SegmentRunner
 
-VERIFY_SECONDS = 2.0
-"""At most so long a batch goes on verifying claims when it is over; the next one goes on."""
+VERIFIED_AT_END = 500
+"""Claims that a batch verifies when it is over (its users wait for it): the schedule, `wtb verify`
+or the next call go on."""
 
 MakeRunner = Callable[[BatchScope], SegmentRunner]
 
@@ -118,7 +119,7 @@ async def _run_claimed(
         bodies = max(0, bodies_of(plan.batch_id, session) - before)
         final = close_batch(plan, session, bodies, status, reason)
         if status is None:
-            drain(session, VERIFY_SECONDS)
+            process_pending(session, VERIFIED_AT_END)
         session.workspaces.clean_orphans()  # sweeps, too
     return BatchEnd(plan=plan, status=final, node_executions=bodies)
 

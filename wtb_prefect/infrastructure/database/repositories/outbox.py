@@ -49,6 +49,9 @@ _DELETE_ABOUT = delete(tables.outbox_events).where(
 _DELETE = delete(tables.outbox_events).where(_o.event_id.in_(bindparam("ids", expanding=True)))
 _ADD_EVENT = insert_or_ignore(tables.outbox_events)
 
+_AT_ONCE = 64
+"""Aggregates that are looked at in one query: each has several events."""
+
 _PENDING = _o.status == OutboxStatus.PENDING.value
 _DUE = and_(
     _PENDING,
@@ -141,21 +144,32 @@ class SqlOutbox:
         )
 
     def claim(self, limit: int, now: datetime, lease_until: datetime) -> builtins.list[OutboxEvent]:
-        given = {"now": time_text(now), "limit": limit}
-        aggregates = [row[0] for row in self._session.fetch(_FIRSTS, given)]
+        claimed: list[OutboxEvent] = []
+        while len(claimed) < limit:
+            some = self._claim_some(min(limit, _AT_ONCE), limit - len(claimed), now, lease_until)
+            if not some:
+                break
+            claimed += some
+        return claimed
+
+    def _claim_some(
+        self, aggregates: int, limit: int, now: datetime, lease_until: datetime
+    ) -> builtins.list[OutboxEvent]:
+        given = {"now": time_text(now), "limit": aggregates}
+        firsts = [row[0] for row in self._session.fetch(_FIRSTS, given)]
         found: dict[str, list[OutboxEvent]] = {}
-        for row in self._session.fetch_by_ids(_PENDING_OF, aggregates):
+        for row in self._session.fetch_by_ids(_PENDING_OF, firsts):
             event = event_of(row)
             found.setdefault(event.aggregate_id, []).append(event)
-        claimed: list[OutboxEvent] = []
-        for aggregate in aggregates:
-            if len(claimed) >= limit:
+        due: list[OutboxEvent] = []
+        for aggregate in firsts:
+            if len(due) >= limit:
                 break
-            claimed += takewhile(partial(is_due, now=now), found.get(aggregate, ()))
-        claimed = [replace(e, attempts=e.attempts + 1, lease_until=lease_until) for e in claimed]
-        taken = [(e.attempts, time_text(lease_until), e.event_id) for e in claimed]
-        self._session.write_many(_TAKE, taken)
-        return claimed
+            due += takewhile(partial(is_due, now=now), found.get(aggregate, ()))
+        taken = [replace(e, attempts=e.attempts + 1, lease_until=lease_until) for e in due]
+        until = time_text(lease_until)
+        self._session.write_many(_TAKE, [(e.attempts, until, e.event_id) for e in taken])
+        return taken
 
     def settle(self, events: Sequence[OutboxEvent]) -> None:
         settled = [
