@@ -1,0 +1,75 @@
+"""The project of the crash suite: a line of four nodes that write, change and remove files.
+
+Its folder is the one of the environment: the warm process that loads it is for one folder only.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import START, StateGraph
+
+from wtb_prefect import WorkflowProject, current_workspace
+
+HERE = Path(os.environ["WTB_CRASH_FOLDER"])
+
+
+class State(TypedDict):
+    log: Annotated[list[str], operator.add]
+
+
+def called(name: str) -> None:
+    """Which bodies ran, in whatever process."""
+    with (HERE / "bodies.txt").open("a") as file:
+        file.write(name + "\n")
+
+
+def a(state: State) -> Any:
+    called("a")
+    folder = current_workspace()
+    for name in ("kept", "changed", "removed"):
+        (folder / f"{name}.txt").write_text(f"{name} by a after {len(state['log'])}")
+    return {"log": ["a"]}
+
+
+def b(state: State) -> Any:
+    called("b")
+    folder = current_workspace()
+    (folder / "deep").mkdir(exist_ok=True)
+    (folder / "deep/new.txt").write_text(f"b after {len(state['log'])}")
+    (folder / "changed.txt").write_text(f"changed by b after {len(state['log'])}")
+    return {"log": ["b"]}
+
+
+def c(state: State) -> Any:
+    called("c")
+    folder = current_workspace()
+    (folder / "removed.txt").unlink(missing_ok=True)
+    (folder / "changed.txt").write_text(f"changed by c after {len(state['log'])}")
+    (folder / "run.sh").write_text("echo")
+    (folder / "run.sh").chmod(0o755)
+    (folder / "large.bin").write_bytes(bytes(range(256)) * 300)
+    return {"log": ["c"]}
+
+
+def d(state: State) -> Any:
+    called("d")
+    folder = current_workspace()
+    (folder / "last.txt").write_text(f"d after {len(state['log'])}")
+    return {"log": ["d"]}
+
+
+def build() -> StateGraph[Any]:
+    """a -> b -> c -> d"""
+    graph = StateGraph(State)
+    for name, body in {"a": a, "b": b, "c": c, "d": d}.items():
+        graph.add_node(name, body)
+    for before, after in zip([START, *"abc"], "abcd", strict=True):
+        graph.add_edge(before, after)
+    return graph
+
+
+project = WorkflowProject("crash", graph=build, db_path=HERE / "w.db", output_dir=HERE / "out")

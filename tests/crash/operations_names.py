@@ -1,0 +1,3 @@
+"""The operations of `operations`, which only the warm process can import."""
+
+OPERATION_NAMES = ("commit", "fork", "update", "outbox", "repair", "gc")

@@ -1,0 +1,37 @@
+"""Killed, or told of a full or broken disk, at every system call that changes a store."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import pytest
+from fault_points import KINDS, TALLY, Point, points_of, spread, violations_at
+from operations_names import OPERATION_NAMES
+from warm import Warm
+
+SAMPLE = {"kill": 14, "full disk": 7, "broken disk": 7}
+
+
+@cache
+def undisturbed(warm: Warm, name: str) -> tuple[object, list[Point]]:
+    warm.put_back(name)
+    expected = warm.do("undisturbed", name)
+    return expected, points_of(warm, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OPERATION_NAMES)
+def test_a_fault_anywhere_breaks_no_promise(warm: Warm, name: str, kind: str) -> None:
+    expected, points = undisturbed(warm, name)
+    assert len(points) > 20
+    began = time.monotonic()
+    found = []
+    chosen = spread(points, SAMPLE[kind])
+    for point in chosen:
+        found += violations_at(warm, name, kind, point, expected)
+    TALLY.points[f"{name}, {kind}"] += len(chosen)
+    TALLY.violations += found
+    print(f"{name}, {kind}: {len(chosen)} of {len(points)}, {time.monotonic() - began:.1f} s")
+    assert not found, "\n".join(found)
