@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -32,6 +33,8 @@ def a(state: State) -> Any:
     folder = current_workspace()
     for name in ("kept", "changed", "removed"):
         (folder / f"{name}.txt").write_text(f"{name} by a after {len(state['log'])}")
+    for number in range(200 if state["log"] == ["many"] else 0):
+        (folder / f"{number}.txt").write_text(f"the content of {number}")
     return {"log": ["a"]}
 
 
@@ -72,4 +75,30 @@ def build() -> StateGraph[Any]:
     return graph
 
 
+def body(number: int) -> Any:
+    def work(state: State) -> Any:
+        called(str(number))
+        folder = current_workspace()
+        with (folder / "all.txt").open("a") as file:  # half of what a killed body did is undone
+            file.write(f"n{number}\n")
+        at = HERE / "kill-at"
+        if at.exists() and at.read_text() == str(number):
+            at.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (folder / f"{number}.txt").write_text(f"n{number} after {len(state['log'])}")
+        return {"log": [f"n{number}"]}
+
+    return work
+
+
+def build_ten() -> StateGraph[Any]:
+    """n0 -> n1 -> ... -> n9"""
+    graph = StateGraph(State)
+    for number in range(10):
+        graph.add_node(f"n{number}", body(number))
+        graph.add_edge(f"n{number - 1}" if number else START, f"n{number}")
+    return graph
+
+
 project = WorkflowProject("crash", graph=build, db_path=HERE / "w.db", output_dir=HERE / "out")
+ten = WorkflowProject("ten", graph=build_ten, db_path=HERE / "w.db", output_dir=HERE / "out")

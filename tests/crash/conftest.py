@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fault_points import TALLY, WHOLE
-from operations_names import OPERATION_NAMES
+from operations_names import PREPARED
 from warm import Warm
 
 _began = time.monotonic()
@@ -39,7 +39,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     if (why := can_trace()) is not None:
         pytest.skip(why)
     made = Warm(tmp_path_factory.mktemp("warm"))
-    for name in OPERATION_NAMES:
+    for name in PREPARED:
         made.clear()
         made.do("prepare", name)
         made.keep(name)

@@ -325,7 +325,20 @@ def collected(bench: TestBench) -> Any:
     return [noted_execution(bench), planted, half, commits]
 
 
+# A first super-step of many files.
+
+
+def nothing(bench: TestBench) -> None:
+    """Only makes the stores."""
+    bench.session.open_uow()
+
+
+def write_many(bench: TestBench) -> None:
+    note(id=bench.run(initial_state={"log": ["many"]}, breakpoints=["b"]).execution_id)
+
+
 OPERATIONS = {
+    "many": Operation(nothing, write_many, noted_execution),
     "commit": Operation(held_before_c, run_to_the_end, run_and_bodies),
     "fork": Operation(ended_run, branch_and_fork, branch_and_parent, whole_or_none),
     "update": Operation(held_before_d, roll_back_to_a, rolled_back, old_or_new),

@@ -36,19 +36,21 @@ def judge(name: str, expected: Any, killed: bool, acknowledged: bool) -> list[st
         found += operation.halfway(bench, killed)
         if acknowledged:
             found += _converged(operation, bench, expected, "although it was acknowledged")
-        bench.check_integrity(repair=True, deep=True)
-        found += _unplanted(bench.check_integrity(deep=True), "after repair", Severity.INFO)
+        if first.issues:
+            bench.check_integrity(repair=True, deep=True)
+            found += _unplanted(bench.check_integrity(deep=True), "after repair", Severity.INFO)
         operation.run(bench)
-        found += _converged(operation, bench, expected)
-        found += _unplanted(bench.check_integrity(deep=True), "after the rerun", Severity.INFO)
-    with TestBench(project) as bench:  # no writer is left: everything that nothing names may go
+        found += _converged(operation, bench, expected, "after the rerun")
+        # No writer is left: everything that nothing names may go.
         bench.collect_garbage(0)
+        bench.session.workspaces.clean_orphans(0)
+    with TestBench(project) as bench:
         report = bench.check_integrity(deep=True)
         found += [f"after a clean-up: {issue}" for issue in report.issues]
         found += _converged(operation, bench, expected, "after a clean-up")
     found += _wrong_contents("at the end")
     found += [f"left at the end: {path}" for path in (BLOBS / "tmp").iterdir()]
-    found += list(_left_in_workspaces())
+    found += _left_in_workspaces()
     return found
 
 
@@ -85,9 +87,7 @@ def _no_half_files(bench: TestBench) -> Iterator[str]:
                 yield f"a temporary file is taken for {path!r}"
 
 
-def _converged(
-    operation: Operation, bench: TestBench, expected: Any, when: str = "after the rerun"
-) -> list[str]:
+def _converged(operation: Operation, bench: TestBench, expected: Any, when: str) -> list[str]:
     """I9: the same end as undisturbed."""
     try:
         found = json.loads(json.dumps(operation.outcome(bench)))  # as `expected` came here
@@ -110,9 +110,7 @@ def _difference(found: Any, expected: Any) -> str:
 
 
 def _left_in_workspaces() -> Iterator[str]:
-    """What a process left that died while it made or changed a folder goes with the next sweep."""
-    with TestBench(project) as bench:
-        bench.session.workspaces.clean_orphans(0)
+    """What a process left that died while it made or changed a folder went with the sweep."""
     for path in (HERE / "out").rglob(".*"):
         if path.name.startswith((".restoring", ".updating", ".replaced", ".replaying")):
             yield f"left at the end: {path}"

@@ -81,6 +81,11 @@ class Warm:
         assert ended == 0
         return found["answer"]
 
+    def ended(self, job: str, *args: Any) -> int:
+        """How a job ended that may fail, or be killed."""
+        self._ask({"job": job, "args": args})
+        return int(self._answer()["ended"])
+
     def under_strace(
         self, job: str, *args: Any, options: list[str], mutant: str | None = None
     ) -> tuple[int, str]:
