@@ -1,4 +1,4 @@
-"""A warm process for the module, and its figures at the end."""
+"""A warm process for the whole suite, and its figures at the end."""
 
 from __future__ import annotations
 

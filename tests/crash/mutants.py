@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+from wtb_prefect.application import collect_garbage, process_outbox
+from wtb_prefect.application.record_steps import StepRecorder
+from wtb_prefect.domain.file_processing import FileSnapshot
 from wtb_prefect.domain.identifiers import BlobId
+from wtb_prefect.infrastructure.checkpoints import recording_saver
+from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
 from wtb_prefect.infrastructure.database.repositories.outbox import SqlOutbox
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
-from wtb_prefect.infrastructure.file_tracking import blob_store
+from wtb_prefect.infrastructure.file_tracking import blob_store, swap
 from wtb_prefect.infrastructure.file_tracking.blob_store import LocalBlobStore
+from wtb_prefect.infrastructure.file_tracking.tracker import LocalFileTracker
+from wtb_prefect.infrastructure.workspace.folders import FolderWorkspaces
 
 
 def ledger_before_blobs() -> None:
@@ -87,6 +95,64 @@ def direct_write() -> None:
     LocalBlobStore._put = put  # type: ignore[method-assign]
 
 
+def restore_in_place() -> None:
+    """A workspace is filled under its own name."""
+
+    def restore(self: LocalFileTracker, files: Any, root: Any) -> FileSnapshot:
+        for path, memento in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            self._write(memento, str(root / path))
+        return FileSnapshot(files=dict(files), stats={}, taken_ns=0)
+
+    LocalFileTracker.restore = restore  # type: ignore[method-assign]
+
+
+def no_way_back() -> None:
+    """An update in place that fails half way stays there, and nobody makes the folder anew."""
+    swap._Swap.undo = lambda self: None  # type: ignore[method-assign]
+
+    def put_back(self: FolderWorkspaces, folder: Any, start: Any) -> FileSnapshot | None:
+        return self.tracker.update(start, folder, FileSnapshot())
+
+    FolderWorkspaces.put_back = put_back  # type: ignore[method-assign]
+
+
+def records_late() -> None:
+    """Nothing is recorded before the end."""
+    StepRecorder.flush = lambda self: None  # type: ignore[method-assign]
+
+
+def checkpoints_not_synced() -> None:
+    """The store of checkpoints leaves it to the kernel when they are on the disk."""
+    made = SqliteCheckpointStore.__init__
+
+    def unsynced(self: SqliteCheckpointStore, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self._connection.execute("PRAGMA synchronous=OFF")
+
+    SqliteCheckpointStore.__init__ = unsynced  # type: ignore[method-assign]
+
+
+def ids_by_the_clock() -> None:
+    """Ids of checkpoints are what the clock says."""
+    recording_saver.continue_after = lambda _: None
+
+
+def no_grace() -> None:
+    """Garbage is what nothing names now, however young it is."""
+    collect_garbage.timedelta = lambda **_: timedelta(0)  # type: ignore[assignment,misc]
+
+
+def lease_of_a_day() -> None:
+    """What a dead process holds is held for a day."""
+    process_outbox.LEASE_SECONDS = 86_400.0
+
+
+def check_of_names() -> None:
+    """The deep check looks whether a content is there, and no deeper."""
+    LocalBlobStore.check = lambda self, blob_id: None  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "ledger before blobs": ledger_before_blobs,
     "no fsync": no_fsync,
@@ -94,4 +160,12 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "no lease": no_lease,
     "no hash check": no_hash_check,
     "direct write": direct_write,
+    "restore in place": restore_in_place,
+    "no way back": no_way_back,
+    "records late": records_late,
+    "checkpoints not synced": checkpoints_not_synced,
+    "ids by the clock": ids_by_the_clock,
+    "no grace": no_grace,
+    "lease of a day": lease_of_a_day,
+    "check of names": check_of_names,
 }

@@ -31,7 +31,9 @@ def test_blobs_and_checkpoints_are_durable_before_the_ledger_names_them(
     assert not found.unnamed
 
 
-@pytest.mark.parametrize("mutant", ["no fsync", "names not synced", "ledger before blobs"])
+@pytest.mark.parametrize(
+    "mutant", ["no fsync", "names not synced", "ledger before blobs", "checkpoints not synced"]
+)
 @pytest.mark.parametrize("name", ["commit", "many"])
 def test_a_wrong_order_is_found(warm: Warm, name: str, mutant: str) -> None:
     found = logged(warm, name, mutant)

@@ -30,7 +30,9 @@ def test_a_fault_anywhere_breaks_no_promise(warm: Warm, name: str, kind: str) ->
     found = []
     chosen = spread(points, SAMPLE[kind])
     for point in chosen:
-        found += violations_at(warm, name, kind, point, expected)
+        wrong = violations_at(warm, name, kind, point, expected)
+        print(*wrong, sep="\n", end="\n" if wrong else "", flush=True)
+        found += wrong
     TALLY.points[f"{name}, {kind}"] += len(chosen)
     TALLY.violations += found
     print(f"{name}, {kind}: {len(chosen)} of {len(points)}, {time.monotonic() - began:.1f} s")

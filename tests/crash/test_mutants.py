@@ -7,17 +7,28 @@ from fault_points import TALLY, WHOLE, points_of, spread, violations_at
 from warm import Warm
 
 
-@pytest.mark.parametrize("mutant", ["direct write", "ledger before blobs"])
-def test_a_mutant_is_found_by_killing_it(warm: Warm, mutant: str) -> None:
-    """At the calls that touch contents; in the fast part the first violation is enough."""
-    warm.put_back("commit")
-    expected = warm.do("undisturbed", "commit")
-    points = [p for p in points_of(warm, "commit", mutant) if "blobs/objects/" in p.text]
+@pytest.mark.parametrize(
+    ("mutant", "name", "kind", "where"),
+    [
+        ("direct write", "commit", "kill", "blobs/objects/"),
+        ("ledger before blobs", "commit", "kill", "blobs/objects/"),
+        ("restore in place", "fork", "kill", "workspaces/"),
+        ("no way back", "update", "broken disk", "/old/"),
+        ("records late", "commit", "kill", "last.txt"),
+    ],
+)
+def test_a_mutant_is_found_by_faults(
+    warm: Warm, mutant: str, name: str, kind: str, where: str
+) -> None:
+    """At the calls that it is about; in the fast part the first violation is enough."""
+    warm.put_back(name)
+    expected = warm.do("undisturbed", name)
+    points = [p for p in points_of(warm, name, mutant) if where in p.text]
     found = []
     tried = 0
     for point in spread(points, 30):
         tried += 1
-        found += violations_at(warm, "commit", "kill", point, expected, mutant)
+        found += violations_at(warm, name, kind, point, expected, mutant)
         if found and not WHOLE:
             break
     assert found
@@ -34,6 +45,33 @@ def test_a_claim_without_a_lease_is_found(warm: Warm) -> None:
     both = warm.do("two_processors", mutant="no lease")["both"]
     assert both
     TALLY.mutants["no lease"] = f"{both} claims taken twice"
+
+
+def test_a_lease_that_does_not_end_is_found(warm: Warm) -> None:
+    warm.put_back("outbox")
+    found = warm.do("leases_and_clocks", mutant="lease of a day")
+    assert found["after the lease"] == 0
+    TALLY.mutants["lease of a day"] = f"{found['claims']} claims stuck"
+
+
+def test_ids_by_the_clock_are_found(warm: Warm) -> None:
+    warm.put_back("commit")
+    _, issues = warm.do("at_another_time", "commit", -1, mutant="ids by the clock")
+    assert "missing_checkpoint" in str(issues)
+    TALLY.mutants["ids by the clock"] = f"{len(issues)} issues"
+
+
+def test_a_clean_up_without_grace_is_found(warm: Warm) -> None:
+    warm.put_back("commit")
+    assert warm.do("grace_and_clocks", mutant="no grace")["now"] == [True, False]
+    TALLY.mutants["no grace"] = "a young content is gone"
+
+
+def test_a_check_that_does_not_read_is_found(warm: Warm) -> None:
+    found = warm_damage(warm, "check of names")
+    assert found["found by the deep check"] < found["damaged"]
+    missed = found["damaged"] - found["found by the deep check"]
+    TALLY.mutants["check of names"] = f"{missed} damages missed"
 
 
 def test_a_restore_that_believes_is_found(warm: Warm) -> None:

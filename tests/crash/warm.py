@@ -81,9 +81,9 @@ class Warm:
         assert ended == 0
         return found["answer"]
 
-    def ended(self, job: str, *args: Any) -> int:
+    def ended(self, job: str, *args: Any, mutant: str | None = None) -> int:
         """How a job ended that may fail, or be killed."""
-        self._ask({"job": job, "args": args})
+        self._ask({"job": job, "args": args, "mutant": mutant})
         return int(self._answer()["ended"])
 
     def under_strace(
