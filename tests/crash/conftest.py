@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fault_points import TALLY, WHOLE
-from operations_names import PREPARED
+from fault_points import PREPARED, TALLY, WHOLE
 from warm import Warm
 
 _began = time.monotonic()

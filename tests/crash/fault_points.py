@@ -14,6 +14,11 @@ from warm import Warm
 
 T = TypeVar("T")
 
+OPERATION_NAMES = ("commit", "fork", "update", "outbox", "repair", "gc")
+PREPARED = (*OPERATION_NAMES, "many")
+"""Those of `operations`, which only the warm process can import; `many` is for the durability order
+and for damaged contents."""
+
 CALLS = (
     *("openat", "write", "pwrite64", "writev", "fsync", "fdatasync", "sync_file_range", "syncfs"),
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"),
@@ -95,15 +100,21 @@ def spread(found: Sequence[T], count: int) -> list[T]:
 
 
 def violations_at(
-    warm: Warm, name: str, kind: str, point: Point, expected: Any, mutant: str | None = None
+    warm: Warm,
+    name: str,
+    kind: str,
+    point: Point,
+    expected: Any,
+    mutant: str | None = None,
+    then: str | None = None,
 ) -> list[str]:
     """Does the operation with a fault at a point, then looks at what there is, and does it again.
 
-    Only the operation is the mutant's; looking and the rerun are the product's.
+    `mutant` is of the operation, `then` of the looking, the repair and the rerun.
     """
     warm.put_back(name)
     options = point.inject(kind)
     ended, _ = warm.under_strace("run", name, options=options, mutant=mutant)
     acknowledged = ended == 0
-    found = warm.do("judge", name, expected, kind == "kill", acknowledged)
+    found = warm.do("judge", name, expected, kind == "kill", acknowledged, mutant=then)
     return [f"{name}, {kind} at {point}: {violation}" for violation in found]

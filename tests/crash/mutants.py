@@ -8,7 +8,7 @@ from typing import Any
 
 from wtb_prefect.application import collect_garbage, process_outbox
 from wtb_prefect.application.record_steps import StepRecorder
-from wtb_prefect.domain.file_processing import FileSnapshot
+from wtb_prefect.domain.file_processing import FileSnapshot, Leftovers
 from wtb_prefect.domain.identifiers import BlobId
 from wtb_prefect.infrastructure.checkpoints import recording_saver
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import SqliteCheckpointStore
@@ -153,6 +153,12 @@ def check_of_names() -> None:
     LocalBlobStore.check = lambda self, blob_id: None  # type: ignore[method-assign]
 
 
+def nothing_swept() -> None:
+    """What dead processes have left stays."""
+    LocalBlobStore.leftovers = lambda *_, **__: Leftovers(count=0, size=0)  # type: ignore[method-assign]
+    FolderWorkspaces._clean_staging = lambda *_: []  # type: ignore[method-assign]
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "ledger before blobs": ledger_before_blobs,
     "no fsync": no_fsync,
@@ -163,6 +169,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "restore in place": restore_in_place,
     "no way back": no_way_back,
     "records late": records_late,
+    "nothing swept": nothing_swept,
     "checkpoints not synced": checkpoints_not_synced,
     "ids by the clock": ids_by_the_clock,
     "no grace": no_grace,

@@ -6,8 +6,15 @@ import time
 from functools import cache
 
 import pytest
-from fault_points import KINDS, TALLY, Point, points_of, spread, violations_at
-from operations_names import OPERATION_NAMES
+from fault_points import (
+    KINDS,
+    OPERATION_NAMES,
+    TALLY,
+    Point,
+    points_of,
+    spread,
+    violations_at,
+)
 from warm import Warm
 
 SAMPLE = {"kill": 14, "full disk": 7, "broken disk": 7}

@@ -6,33 +6,53 @@ import pytest
 from fault_points import TALLY, WHOLE, points_of, spread, violations_at
 from warm import Warm
 
+BY_FAULTS = [
+    ("direct write", "commit", "kill", "blobs/objects/", "bytes that are not its own"),
+    ("ledger before blobs", "commit", "kill", "blobs/objects/", "critical missing_blob"),
+    ("restore in place", "fork", "kill", "workspaces/", "half a workspace"),
+    ("no way back", "update", "broken disk", "/old/", "a folder between old and new"),
+    ("records late", "commit", "kill", "last.txt", "the end is another one"),
+]
 
-@pytest.mark.parametrize(
-    ("mutant", "name", "kind", "where"),
-    [
-        ("direct write", "commit", "kill", "blobs/objects/"),
-        ("ledger before blobs", "commit", "kill", "blobs/objects/"),
-        ("restore in place", "fork", "kill", "workspaces/"),
-        ("no way back", "update", "broken disk", "/old/"),
-        ("records late", "commit", "kill", "last.txt"),
-    ],
-)
+
+@pytest.mark.parametrize(("mutant", "name", "kind", "where", "words"), BY_FAULTS)
 def test_a_mutant_is_found_by_faults(
-    warm: Warm, mutant: str, name: str, kind: str, where: str
+    warm: Warm, mutant: str, name: str, kind: str, where: str, words: str
 ) -> None:
     """At the calls that it is about; in the fast part the first violation is enough."""
+    found, tried = faults_in(warm, name, kind, where, words, mutant)
+    assert found
+    TALLY.mutants[mutant] = f"{len(found)} violations at {tried} points"
+
+
+@pytest.mark.parametrize(("name", "where"), [("commit", "objects/tmp/"), ("fork", ".restoring-")])
+def test_what_is_left_for_ever_is_found(warm: Warm, name: str, where: str) -> None:
+    found, tried = faults_in(warm, name, "kill", where, "left at the end", then="nothing swept")
+    assert found
+    TALLY.mutants[f"nothing swept, {name}"] = f"{len(found)} violations at {tried} points"
+
+
+def faults_in(
+    warm: Warm,
+    name: str,
+    kind: str,
+    where: str,
+    words: str,
+    mutant: str | None = None,
+    then: str | None = None,
+) -> tuple[list[str], int]:
     warm.put_back(name)
     expected = warm.do("undisturbed", name)
     points = [p for p in points_of(warm, name, mutant) if where in p.text]
-    found = []
+    found: list[str] = []
     tried = 0
     for point in spread(points, 30):
         tried += 1
-        found += violations_at(warm, name, kind, point, expected, mutant)
+        wrong = violations_at(warm, name, kind, point, expected, mutant, then)
+        found += [violation for violation in wrong if words in violation]
         if found and not WHOLE:
             break
-    assert found
-    TALLY.mutants[mutant] = f"{len(found)} violations at {tried} points"
+    return found, tried
 
 
 def test_a_claim_without_a_lease_is_found(warm: Warm) -> None:
