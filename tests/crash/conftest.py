@@ -50,5 +50,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     seconds = time.monotonic() - _began
     tell(f"crash suite ({level}), {seconds:.0f} s:")
     tell(f"  {total} fault points, {len(TALLY.violations)} violations; {dict(TALLY.points)}")
+    tell(f"  {len(TALLY.missed)} points were not reached: {TALLY.missed[:5]}")
     tell(f"  {len(TALLY.mutants)} mutants caught: {dict(TALLY.mutants)}")
     tell(f"  other checks: {dict(TALLY.checks)}")

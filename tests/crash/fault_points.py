@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,9 +54,11 @@ class Point:
 
 @dataclass(slots=True)
 class Tally:
-    """What a module has done, for the last line of its output."""
+    """What the suite has done, for the last lines of its output. `missed`: points at which nothing
+    was injected, because the operation took another way."""
 
     points: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     mutants: dict[str, str] = field(default_factory=dict)
     checks: Counter[str] = field(default_factory=Counter)
@@ -114,7 +117,11 @@ def violations_at(
     """
     warm.put_back(name)
     options = point.inject(kind)
-    ended, _ = warm.under_strace("run", name, options=options, mutant=mutant)
+    ended, log = warm.under_strace("run", name, options=options, mutant=mutant)
+    if ended != -signal.SIGKILL and "(INJECTED)" not in log:
+        TALLY.missed.append(f"{name}, {kind} at {point}")
+        return []
+    TALLY.points[f"{name}, {kind}"] += mutant is None and then is None
     acknowledged = ended == 0
     found = warm.do("judge", name, expected, kind == "kill", acknowledged, mutant=then)
     return [f"{name}, {kind} at {point}: {violation}" for violation in found]
