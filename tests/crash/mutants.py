@@ -133,6 +133,17 @@ def checkpoints_not_synced() -> None:
     SqliteCheckpointStore.__init__ = unsynced  # type: ignore[method-assign]
 
 
+def no_patience() -> None:
+    """Nobody waits for a lock on the checkpoints."""
+    made = SqliteCheckpointStore.__init__
+
+    def impatient(self: SqliteCheckpointStore, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self._connection.execute("PRAGMA busy_timeout=0")
+
+    SqliteCheckpointStore.__init__ = impatient  # type: ignore[method-assign]
+
+
 def ids_by_the_clock() -> None:
     """Ids of checkpoints are what the clock says."""
     recording_saver.continue_after = lambda _: None
@@ -171,6 +182,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "records late": records_late,
     "nothing swept": nothing_swept,
     "checkpoints not synced": checkpoints_not_synced,
+    "no patience": no_patience,
     "ids by the clock": ids_by_the_clock,
     "no grace": no_grace,
     "lease of a day": lease_of_a_day,

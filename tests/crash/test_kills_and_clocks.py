@@ -6,8 +6,7 @@ import signal
 import sqlite3
 import threading
 import time
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 from fault_points import TALLY, WHOLE
@@ -63,35 +62,43 @@ def test_the_grace_period_stays_right_when_the_clock_jumps(warm: Warm) -> None:
     TALLY.checks["clean-ups over a clock that jumps"] += 4
 
 
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        1,
-        6,
-        pytest.param(31, marks=pytest.mark.skipif(not WHOLE, reason="31 s: WTB_CRASH=all")),
-    ],
-)
-def test_stores_that_are_locked_for_a_while_lose_nothing(warm: Warm, seconds: int) -> None:
-    """Both of them at once. Nothing waits for longer than 30 s; what gives up goes on later."""
+STORES = {"ledger": "w.db", "checkpoints": "*checkpoints*.db"}
+LONG = pytest.mark.skipif(not WHOLE, reason="31 s: WTB_CRASH=all")
+
+
+@pytest.mark.parametrize("seconds", [1, 6, pytest.param(31, marks=LONG)])
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_that_is_locked_for_a_while_loses_nothing(
+    warm: Warm, store: str, seconds: int
+) -> None:
+    """Nobody waits for longer than 30 s; what gives up then goes on later."""
     warm.put_back("commit")
     expected = warm.do("undisturbed", "commit")
     warm.put_back("commit")
     began = time.monotonic()
-    with ExitStack() as stack:
-        for path in (warm.folder / "w.db", next(warm.folder.rglob("*checkpoints*.db"))):
-            held(path, stack)
-        timer = threading.Timer(seconds, stack.pop_all().close)
-        timer.start()
-        code = warm.ended("run", "commit")
-        timer.join()
+    code = while_locked(warm, store, seconds)
     assert time.monotonic() - began >= seconds
     assert code == 0 or seconds > 30, warm.error()
     assert code == 0 or "locked" in str(warm.error())
     assert warm.do("judge", "commit", expected, False, code == 0) == []
-    TALLY.checks[f"locked for {seconds} s"] += 1
+    TALLY.checks[f"{store} locked for {seconds} s"] += 1
 
 
-def held(path: Path, stack: ExitStack) -> None:
-    connection = stack.enter_context(closing(sqlite3.connect(path, check_same_thread=False)))
-    connection.isolation_level = None
-    connection.execute("BEGIN IMMEDIATE")
+def test_a_store_that_does_not_wait_is_found(warm: Warm) -> None:
+    warm.put_back("commit")
+    assert while_locked(warm, "checkpoints", 1, "no patience") != 0
+    assert "locked" in str(warm.error())
+    TALLY.mutants["no patience"] = "gave up at once"
+
+
+def while_locked(warm: Warm, store: str, seconds: float, mutant: str | None = None) -> int:
+    """How the operation ends while somebody holds a store for so long."""
+    (path,) = warm.folder.rglob(STORES[store])
+    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+        connection.isolation_level = None
+        connection.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(seconds, connection.rollback)
+        timer.start()
+        code = warm.ended("run", "commit", mutant=mutant)
+        timer.join()
+    return code
