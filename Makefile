@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint con
 # Peers have an environment of their own: their versions must not decide ours.
 PEERS := .venv-peers
 
-.PHONY: demo test check unit fuzz bench bench-peers bench-kill clean setup
+.PHONY: demo test test-crash check unit fuzz bench bench-peers bench-kill clean setup
 
 setup: $(VENV)/.ready
 
@@ -38,6 +38,10 @@ unit: setup
 fuzz: setup
 	WTB_FUZZ_EXAMPLES=5000 timeout 3000 $(BIN)/python -m pytest -x --timeout 2900 \
 		tests/integration/test_fork_tree_property.py
+
+# A fault at every system call of six operations, and all else that can be planted: needs strace.
+test-crash: setup
+	WTB_CRASH=all $(BIN)/python -m pytest tests/crash --timeout 3600
 
 # kill -9 of the driver at 30 random moments of the demo, then the same command.
 bench-kill: setup

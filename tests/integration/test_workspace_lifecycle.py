@@ -184,3 +184,15 @@ def test_inputs_and_outputs_are_there_also_when_empty(run: Run, tmp_path: Path) 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(NotFoundError, match=f"keep_workspaces.*{KEEP_WORKSPACES[0]}"):
         WorkflowProject("p", graph, keep_workspaces="sometimes")  # type: ignore[arg-type]
+
+
+def test_a_kept_workspace_that_is_put_back_is_still_kept(
+    tmp_path: Path, workspaces: FolderWorkspaces
+) -> None:
+    """Also where it has to be made anew: it is not an orphan once its maker is dead."""
+    kept = workspaces.open("e-1", "case", {})
+    os.mkfifo(kept.path() / "fifo")
+    kept.keep()
+    assert workspaces.open("e-1", "case", {}).put_back() is not None
+    assert list(kept.path().parent.glob("*")) == [tmp_path / "w/case-e-1"]
+    assert not list((tmp_path / "w-owners").glob("*.json"))

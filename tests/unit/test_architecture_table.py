@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
-PAGES = [PAGE, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+GUIDES = (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "reliability.md")
+PAGES = [PAGE, *GUIDES, *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 TABLE = "## From the WTB architecture document to this code"
 
 CODE = re.compile(r"`([^`\n]+)`")

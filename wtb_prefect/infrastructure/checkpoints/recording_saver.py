@@ -24,6 +24,7 @@ from wtb_prefect.domain.execution import NodeFailure
 from wtb_prefect.domain.identifiers import CheckpointId
 from wtb_prefect.domain.interfaces.workflow_engine import SavedCheckpoint, StepObserver
 from wtb_prefect.errors import InfrastructureError
+from wtb_prefect.infrastructure.checkpoints.ids_in_order import continue_after
 from wtb_prefect.infrastructure.checkpoints.langgraph_store import store_faults
 from wtb_prefect.infrastructure.secrets import mask_secrets
 from wtb_prefect.infrastructure.workflow.compile_graph import Level, path_of
@@ -100,9 +101,12 @@ class RecordingSaver(BaseCheckpointSaver[Any]):
         return self.saver.get_next_version(current, channel)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """As the saver."""
+        """As the saver; what is saved after it has an id that says so."""
         with store_faults("load"):
-            return self.saver.get_tuple(config)
+            found = self.saver.get_tuple(config)
+        if found is not None:
+            continue_after(found.checkpoint["id"])
+        return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As the saver; what a watched thread starts with tells which tasks are not run again."""

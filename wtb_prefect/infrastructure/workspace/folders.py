@@ -140,7 +140,11 @@ class FolderWorkspaces:
             snapshot = self.tracker.update(start, folder, FileSnapshot())
         except FileTrackingError:
             # Something is in it that cannot be changed in place, a FIFO or a read-only folder.
-            return self.fill(folder, start)
+            is_kept = self._owners.owner_of(folder) is None
+            snapshot = self.fill(folder, start)
+            if is_kept:  # for people: it must not go with the process that has put it back
+                self.let_go(folder)
+            return snapshot
         self.stand(folder)
         return snapshot
 
