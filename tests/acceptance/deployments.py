@@ -81,23 +81,35 @@ CASES = "".join(
 )
 
 
+_workers: dict[Path, subprocess.Popen[bytes]] = {}
+
+
 @contextmanager
-def worker(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A process worker in a folder, stopped with everything it started."""
-    with (folder / "worker.log").open("w") as log:
-        process = subprocess.Popen(
-            [PREFECT, "worker", "start", "--pool", "wtb"],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+def worker(folder: Path, environment: dict[str, str], *, stops: bool = False) -> Iterator[None]:
+    """A process worker in a folder, the one of the tests before if there is one: starting it takes
+    seconds. `stops`: at the end, with everything it started."""
+    if folder not in _workers:
+        with (folder / "worker.log").open("w") as log:
+            _workers[folder] = subprocess.Popen(
+                [PREFECT, "worker", "start", "--pool", "wtb"],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    try:
+        yield
+    finally:
+        if stops:
+            stop_worker(folder)
+
+
+def stop_worker(folder: Path) -> None:
+    """With everything it started; no worker is no error."""
+    if (process := _workers.pop(folder, None)) is not None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
 
 
 def wait_for_end(client: httpx.Client, flow_run_id: str, seconds: float) -> dict[str, Any]:
@@ -143,7 +155,10 @@ def deploy(folder: Path, home: Path) -> Iterator[Deployed]:
             )
         with httpx.Client(base_url=server.url) as client:
             deployment = client.get("/deployments/name/batch_test/batch-test").json()
-            yield Deployed(folder, environment, client, deployment)
+            try:
+                yield Deployed(folder, environment, client, deployment)
+            finally:
+                stop_worker(folder)
 
 
 def start_run(deployed: Deployed, **parameters: Any) -> str:

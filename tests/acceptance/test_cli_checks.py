@@ -16,14 +16,22 @@ EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "minimal"
 WTB = str(Path(sys.executable).with_name("wtb"))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ran undisturbed; only to be looked at."""
+    folder = tmp_path_factory.mktemp("checks")
     for file in EXAMPLE.iterdir():
         if file.is_file():
-            shutil.copy(file, tmp_path)
+            shutil.copy(file, folder)
     run = "run bench.py:project --cases cases.jsonl --variant greet=* --runner inline --batch-id b"
-    assert wtb(tmp_path, *run.split()).returncode == 0
-    return tmp_path
+    assert wtb(folder, *run.split()).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
 def wtb(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -101,8 +109,8 @@ def test_a_lost_checkpoint_fails_its_claim(folder: Path) -> None:
         ("check nobody.py:project", "nobody.py"),
     ],
 )
-def test_words_that_do_not_fit_are_one_clear_line(folder: Path, words: str, said: str) -> None:
-    done = wtb(folder, *words.split())
+def test_words_that_do_not_fit_are_one_clear_line(whole: Path, words: str, said: str) -> None:
+    done = wtb(whole, *words.split())
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
