@@ -14,6 +14,7 @@ from graphs import Body, make_body
 from line_project import CASES, MATRIX, project, run
 
 from wtb_prefect import CellFilter, TestBench, WorkflowProject
+from wtb_prefect.application.at_work import begin_work, end_work
 from wtb_prefect.application.compare_cells import CellState
 from wtb_prefect.application.delete_batch import delete_batch, plan_deletion
 from wtb_prefect.application.disk_use import read_disk_use
@@ -120,12 +121,14 @@ def test_a_batch_in_use_is_refused(bench: TestBench, stores: OpenStores) -> None
     batch_id = run(bench).batch_id
     with stores.open_uow(write=True) as uow:
         uow.batch_tests.own(batch_id, this_process(), "inline", stores.clock.now())
+        begin_work(batch_id, this_process())
         uow.commit()
     for act in (plan_deletion, plan_pruning):
         with pytest.raises(BatchBusyError, match="by process"):
             act(batch_id, is_alive, stores)
     with pytest.raises(BatchBusyError):
         delete(batch_id, stores)
+    end_work(batch_id)
     assert bench.results(batch_id).cells[0].status == "completed"
 
 

@@ -19,7 +19,7 @@ import pytest
 from langgraph.graph import START, StateGraph
 from test_resume import PROJECT, TREE, bodies, ended, outcome, start, written
 
-from tests.postgres_server import PostgresServer, binaries
+from tests.postgres_server import TEMPLATE, PostgresServer, binaries
 from wtb_prefect import TestBench, WorkflowProject
 from wtb_prefect.bootstrap.garbage import open_garbage
 from wtb_prefect.errors import InfrastructureError
@@ -36,10 +36,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A database that projects of this process, and of those it starts, find by themselves."""
-    monkeypatch.setenv(DATABASE_URL, postgres_url)
-    return postgres_url
+def url(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A new database that projects of this process, and of those it starts, find by themselves."""
+    with postgres.new_database(f"TEMPLATE {TEMPLATE}") as found:
+        monkeypatch.setenv(DATABASE_URL, found)
+        yield found
 
 
 def on_postgres(folder: Path, matrix: str = MATRIX) -> Path:

@@ -108,7 +108,9 @@ def written(folder: Path, matrix: str = '{"x": "*", "y": "*", "c": "*"}') -> Pat
 
 
 def start(folder: Path, **environment: str) -> BaseProcess:
-    process = SPAWN.Process(target=run_request, args=(str(folder), environment))
+    # The fork server has the environment of when it was started.
+    given = {name: os.environ[name] for name in ("WTB_DATABASE_URL",) if name in os.environ}
+    process = SPAWN.Process(target=run_request, args=(str(folder), {**given, **environment}))
     process.start()
     return process
 
