@@ -89,10 +89,25 @@ def wtb(folder: Path, command: str, ends: tuple[int, ...] = (0,)) -> str:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
     )
     assert done.returncode in ends, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def told(output: str) -> list[str]:
+    """What a demo prints, without its times, its server's address and trailing blanks."""
+    lines = [line.rstrip() for line in output.splitlines() if "watch at" not in line]
+    return [re.sub(r"(\(72\) +72) +[\d.]+$|^(.*\bdone)  seconds$", r"\1\2", line) for line in lines]
+
+
+@pytest.mark.timeout(280)
+def test_the_demo_prints_what_readme_shows(tmp_path: Path) -> None:
+    """Its figures, its counts and its ids; the runner changes none of them."""
+    block = README.split("<!-- demo output: begin -->\n```text\n")[1].split("\n```\n")[0]
+    printed = told(wtb(tmp_path, "wtb demo --runner inline"))
+    assert len(printed) > 20
+    assert printed == told(block)
 
 
 def test_the_two_commands_are_make_targets() -> None:

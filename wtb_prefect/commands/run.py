@@ -38,7 +38,7 @@ SHOWN_FAILURES = 5
 NOT_RUN = (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 """What cells are that neither ran nor were answered."""
 
-DEMO_MATRIX = {"chunk": "*", "retrieve": "*", "rerank": "*"}
+DEMO_MATRIX: Matrix = {"chunk": "*", "retrieve": "*", "rerank": "*"}
 
 
 def plan(args: Namespace, out: Output) -> int:
@@ -70,8 +70,6 @@ def run(args: Namespace, out: Output) -> int:
             raise InvalidInputError("--state is for one execution, --cases for a batch: give one")
         return run_once(args, out)
     _runner(args.runner)
-    # Prefect's own lines would break the progress display; its UI still gets them all.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     request: dict[str, Any] = {
         "matrix": _matrix(args),
         "cases": _cases(args),
@@ -91,13 +89,12 @@ def run(args: Namespace, out: Output) -> int:
             **run_settings(args),
         )
 
-    return run_shown(call, args, out)
+    return _run_shown(call, args, out)
 
 
 def branch_all(args: Namespace, out: Output) -> int:
     """Forks every cell of a batch at a node, with another variant of it."""
     _runner(args.runner)
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     node, _, named = "".join(args.variant).rpartition("=")
     if len(args.variant) != 1 or args.node is None or node not in ("", args.node):
         raise InvalidInputError("--all-cells BATCH goes with --node NODE and one --variant NAME")
@@ -113,11 +110,13 @@ def branch_all(args: Namespace, out: Output) -> int:
             on_plan=on_plan,
         )
 
-    return run_shown(call, args, out)
+    return _run_shown(call, args, out)
 
 
-def run_shown(call: RunBatch, args: Namespace, out: Output) -> int:
+def _run_shown(call: RunBatch, args: Namespace, out: Output) -> int:
     """Runs a batch with its progress and shows what came of it; gives the exit status."""
+    # Prefect's own lines would break the progress display; its UI still gets them all.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     plans: list[BatchPlan] = []
     with TestBench(load_project(args.project)) as bench:
         try:
@@ -159,12 +158,17 @@ def demo(args: Namespace, out: Output) -> int:
         written = write_starter(folder)
         out.say(f"{folder}: {', '.join(written)}")
     args.project = f"{folder / 'project.py'}:project"
-    args.cases = str(folder / "questions.jsonl")
-    args.matrix = json.dumps(DEMO_MATRIX)
-    args.variant, args.batch_id, args.repeats, args.share = [], None, 1, True
-    args.keep_stale = False
-    args.case, args.combination, args.tag = [], [], []
-    return run(args, out)
+
+    def call(bench: TestBench, on_plan: OnPlan) -> BatchResult:
+        return bench.batch(
+            matrix=DEMO_MATRIX,
+            cases=str(folder / "questions.jsonl"),
+            runner=args.runner,
+            max_parallel=args.max_parallel,
+            on_plan=on_plan,
+        )
+
+    return _run_shown(call, args, out)
 
 
 def _show(result: BatchResult, args: Namespace, out: Output) -> None:
