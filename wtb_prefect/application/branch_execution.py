@@ -16,6 +16,7 @@ from wtb_prefect.application.start_execution import checked_breakpoints, checked
 from wtb_prefect.domain.events import CheckpointBranched, started
 from wtb_prefect.domain.execution import Execution, ExecutionKind, ExecutionStatus
 from wtb_prefect.domain.execution_control import ExecutionControl
+from wtb_prefect.domain.file_processing import CheckpointFileLink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,25 +72,36 @@ async def branch_execution(request: BranchRequest, session: Session, by: Control
         encoding=encoding,
         payload=payload,
     )
+    links = begin_links(request.execution_id, point)
+    branched = CheckpointBranched(
+        at=session.clock.now(),
+        execution_id=request.execution_id,
+        batch_id=None,
+        checkpoint_id=request.checkpoint_id,
+        source_id=request.source_id,
+        variants=chosen,
+        edited=tuple(sorted(request.edit or {})),
+    )
+    _save(begin.execution, links, control, by, branched, session)
+    begin = replace(begin, sequence=len(links))
+    return await drive(begin, control, Drive(edit=request.edit), session)
+
+
+def _save(
+    fresh: Execution,
+    links: Sequence[CheckpointFileLink],
+    control: ExecutionControl,
+    by: Controller,
+    branched: CheckpointBranched,
+    session: Session,
+) -> None:
+    """All that the ledger says of a new branch, in one transaction."""
     with session.open_uow(write=True) as uow:
-        uow.executions.add(begin.execution)
-        links = begin_links(request.execution_id, point)
+        uow.executions.add(fresh)
         for link in links:
             uow.checkpoint_files.save(link)
         uow.execution_controls.save(control)
-        now = session.clock.now()
-        uow.record(started(begin.execution, now), ACTOR)
-        branched = CheckpointBranched(
-            at=now,
-            execution_id=request.execution_id,
-            batch_id=None,
-            checkpoint_id=request.checkpoint_id,
-            source_id=request.source_id,
-            variants=chosen,
-            edited=tuple(sorted(request.edit or {})),
-        )
+        uow.record(started(fresh, branched.at), ACTOR)
         uow.record(branched, ACTOR)
-        begin_work(request.execution_id, by.owner)
+        begin_work(fresh.execution_id, by.owner)
         uow.commit()
-    begin = replace(begin, sequence=len(links))
-    return await drive(begin, control, Drive(edit=request.edit), session)
