@@ -24,6 +24,7 @@ class DomainEvent:
     @property
     def subject(self) -> str:
         """Id of what it is about, unique among its kind."""
+        # Not abstract: type checkers would refuse `subscribe(DomainEvent, ...)`, so all events.
         raise NotImplementedError
 
     @property

@@ -100,7 +100,7 @@ class LangGraphCheckpointStore(ABC):
             is_whole = found is None or found.checkpoint["id"] == checkpoint_id
         except CheckpointError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # damaged bytes raise whatever they are taken for
             raise CheckpointError(f"{where} is damaged: {type(exc).__name__}: {exc}") from exc
         if found is None:
             raise CheckpointError(f"no {where}")

@@ -78,5 +78,5 @@ class EventBus:
                 continue
             try:
                 handler(event)
-            except Exception:
+            except Exception:  # a listener's fault must not end what it listens to
                 logger.exception("A handler of %s failed", event.name)
