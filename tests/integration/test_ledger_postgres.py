@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 
 from tests.contracts import ledger_rows as make
+from tests.ledger_processes import finish, start
 from tests.postgres_server import PostgresServer
 from wtb_prefect.bootstrap.ledger import open_ledger
 from wtb_prefect.bootstrap.stores import open_checkpoints
@@ -30,41 +29,12 @@ from wtb_prefect.infrastructure.database.engine import open_engine
 from wtb_prefect.infrastructure.database.schema import upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
 
-ROOT = Path(__file__).parents[2]
-OPEN = """
-import sys
-from tests.contracts import ledger_rows as make
-from wtb_prefect.infrastructure.database.engine import open_engine
-from wtb_prefect.infrastructure.database.schema import upgrade
-from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
-
-engine = open_engine(sys.argv[1])
-upgrade(engine)
-"""
-
 
 @pytest.fixture
 def engine(postgres_url: str) -> Iterator[Engine]:
     engine = open_engine(postgres_url)
     yield engine
     engine.dispose()
-
-
-def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", OPEN + code, *arguments],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
 
 
 def ask(url: str, query: str) -> list[Any]:

@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
 from tests.contracts import ledger_rows as make
+from tests.ledger_processes import finish, start
 from wtb_prefect.domain.identifiers import canonical_json
 from wtb_prefect.errors import LedgerError
 from wtb_prefect.infrastructure.database import schema, session, tables
@@ -28,18 +27,6 @@ from wtb_prefect.infrastructure.database.connections import KEPT_CONNECTIONS, ba
 from wtb_prefect.infrastructure.database.engine import open_engine
 from wtb_prefect.infrastructure.database.schema import HEAD, upgrade
 from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
-
-ROOT = Path(__file__).parents[2]
-OPEN = """
-import sys
-from tests.contracts import ledger_rows as make
-from wtb_prefect.infrastructure.database.engine import open_engine
-from wtb_prefect.infrastructure.database.schema import upgrade
-from wtb_prefect.infrastructure.database.unit_of_work import SqlAlchemyUnitOfWork
-
-engine = open_engine(sys.argv[1])
-upgrade(engine)
-"""
 
 
 @pytest.fixture
@@ -53,22 +40,6 @@ def engine(url: str) -> Iterator[Engine]:
     upgrade(engine)
     yield engine
     engine.dispose()
-
-
-def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", OPEN + code, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
 
 
 class TestSettings:
@@ -254,13 +225,7 @@ with SqlAlchemyUnitOfWork(engine, write=True) as uow:
     print("half way", flush=True)
     sys.stdin.read()
 """
-        process = subprocess.Popen(
-            [sys.executable, "-c", OPEN + code, url],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = start(code, url)
         assert process.stdout is not None
         assert process.stdout.readline() == "half way\n"
         os.kill(process.pid, signal.SIGKILL)
