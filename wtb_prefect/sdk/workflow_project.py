@@ -117,23 +117,16 @@ class WorkflowProject:
         for kind in self._transient:
             if not (isinstance(kind, type) and issubclass(kind, Exception)):
                 raise InvalidInputError(f"transient names exception classes, not {kind!r}")
-        if keep_checkpoints not in KEEP_CHECKPOINTS:
-            raise NotFoundError(
-                "value of keep_checkpoints", str(keep_checkpoints), KEEP_CHECKPOINTS
-            )
+        _check_choice("keep_checkpoints", keep_checkpoints, KEEP_CHECKPOINTS)
         self._keep_checkpoints: KeepCheckpoints = keep_checkpoints
         if isinstance(ignore_files, str):
             raise InvalidInputError(f"ignore_files is a list of patterns: [{ignore_files!r}]")
         self._ignore_files = tuple(ignore_files)
         self._blob_url = None if blob_url is None else _checked_url(blob_url)
-        if keep_workspaces not in KEEP_WORKSPACES:
-            raise NotFoundError("value of keep_workspaces", str(keep_workspaces), KEEP_WORKSPACES)
+        _check_choice("keep_workspaces", keep_workspaces, KEEP_WORKSPACES)
         self._keep_workspaces: KeepWorkspaces = keep_workspaces
         self._step_events = step_events
-        if workspace_strategy not in WORKSPACE_STRATEGIES:
-            raise NotFoundError(
-                "value of workspace_strategy", str(workspace_strategy), WORKSPACE_STRATEGIES
-            )
+        _check_choice("workspace_strategy", workspace_strategy, WORKSPACE_STRATEGIES)
         self._workspace_strategy: WorkspaceStrategy = workspace_strategy
         self._variants: dict[tuple[str, str], VariantSpec] = {}
         self._remote: dict[tuple[str, str | None], RemoteNode] = {}
@@ -377,6 +370,11 @@ class WorkflowProject:
             step_events=self._step_events,
             workspace_strategy=self._workspace_strategy,
         )
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise NotFoundError(f"value of {name}", str(value), choices)
 
 
 def _checked_url(url: str) -> str:
