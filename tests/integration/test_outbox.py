@@ -19,7 +19,7 @@ from controlled import START, Place
 from wtb_prefect import TestBench
 from wtb_prefect.application import roll_back as use_case
 from wtb_prefect.application.delete_batch import delete_batch
-from wtb_prefect.application.process_outbox import Verification
+from wtb_prefect.application.process_outbox import GIVEN_UP, Verification
 from wtb_prefect.application.prune_checkpoints import prune_batch
 from wtb_prefect.bootstrap.stores import open_stores
 from wtb_prefect.domain.outbox import MAX_ATTEMPTS, OutboxMetrics
@@ -244,6 +244,28 @@ def test_a_rollback_that_was_finished_leaves_the_folder_alone(place: Place) -> N
         (folder / "mine.txt").write_text("of a person")
         bench.verify_outbox()
         assert (folder / "mine.txt").exists()
+
+
+def test_a_store_that_is_away_makes_no_claim_wrong(place: Place) -> None:
+    """It is waited for twice as long as for a claim that is wrong; then somebody is told."""
+    with place.bench() as bench:
+        bench.run(initial_state=START)
+        forget(place)
+        total = metrics(bench).pending
+        checkpoints(place, "ALTER TABLE checkpoints RENAME TO away")
+        for _ in range(GIVEN_UP // MAX_ATTEMPTS - 1):
+            found = verified(bench, place)
+            assert (found.processed, found.failed) == (0, {})
+            assert found.retried == total * MAX_ATTEMPTS
+        checkpoints(place, "ALTER TABLE away RENAME TO checkpoints")
+        assert verified(bench, place) == Verification(processed=total)
+
+        forget(place)
+        checkpoints(place, "ALTER TABLE checkpoints RENAME TO away")
+        for _ in range(GIVEN_UP // MAX_ATTEMPTS):
+            found = verified(bench, place)
+        assert len(found.failed) == total
+        assert all(what.startswith("it could not be checked: ") for what in found.failed.values())
 
 
 def test_a_poison_claim_holds_up_no_others(place: Place) -> None:

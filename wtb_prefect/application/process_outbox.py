@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from wtb_prefect.application.session import Session
-from wtb_prefect.application.stores_follow import finish_rollback
 from wtb_prefect.application.verify_claims import ClaimVerifier
 from wtb_prefect.domain.events import ClaimFailed
 from wtb_prefect.domain.outbox import (
@@ -107,10 +106,20 @@ def retry_failed(session: Session) -> int:
     return count
 
 
-def _check(events: Sequence[OutboxEvent], session: Session, *, deep: bool) -> dict[str, str | None]:
-    verifier = ClaimVerifier(session, finish_rollback, deep)
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What is wrong with a claim, and after how many attempts it is wrong for good."""
+
+    what: str
+    attempts: int = MAX_ATTEMPTS
+
+
+def _check(
+    events: Sequence[OutboxEvent], session: Session, *, deep: bool
+) -> dict[str, _Fault | None]:
+    verifier = ClaimVerifier(session, deep)
     try:
-        return verifier.check(events)
+        return _faults(verifier, events)
     except InfrastructureError as exc:
         # A store is away, or one claim of them all cannot even be looked at: each for itself.
         return {event.event_id: _check_alone(event, verifier, exc) for event in events}
@@ -118,22 +127,26 @@ def _check(events: Sequence[OutboxEvent], session: Session, *, deep: bool) -> di
 
 def _check_alone(
     event: OutboxEvent, verifier: ClaimVerifier, outage: InfrastructureError
-) -> str | None:
+) -> _Fault | None:
     try:
-        return verifier.check([event])[event.event_id]
+        return _faults(verifier, [event])[event.event_id]
     except InfrastructureError as exc:
-        return f"it could not be checked: {exc or outage}"
+        return _Fault(f"it could not be checked: {exc or outage}", GIVEN_UP)
 
 
-def _settled(event: OutboxEvent, wrong: str | None, session: Session) -> OutboxEvent:
+def _faults(verifier: ClaimVerifier, events: Sequence[OutboxEvent]) -> dict[str, _Fault | None]:
+    wrong = verifier.check(events)
+    return {known: None if what is None else _Fault(what) for known, what in wrong.items()}
+
+
+def _settled(event: OutboxEvent, fault: _Fault | None, session: Session) -> OutboxEvent:
     now = session.clock.now()
-    if wrong is None:
+    if fault is None:
         return replace(
             event, status=OutboxStatus.PROCESSED, processed_at=now, next_at=None, last_error=None
         )
-    wrong = session.surroundings.mask(wrong)
-    away = wrong.startswith("it could not be checked")
-    if event.attempts >= (GIVEN_UP if away else MAX_ATTEMPTS):
+    wrong = session.surroundings.mask(fault.what)
+    if event.attempts >= fault.attempts:
         return replace(event, status=OutboxStatus.FAILED, next_at=None, last_error=wrong)
     seconds = seconds_to_wait(min(event.attempts, MAX_ATTEMPTS), random.random())  # noqa: S311 - jitter
     return replace(event, next_at=now + timedelta(seconds=seconds), last_error=wrong)

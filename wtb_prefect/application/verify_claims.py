@@ -6,17 +6,16 @@ a future left behind by a rollback) is void: there is nothing to be wrong about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wtb_prefect.application.session import Session
+from wtb_prefect.application.stores_follow import finish_rollback
 from wtb_prefect.domain.execution import Execution, ExecutionKind
 from wtb_prefect.domain.file_processing import CheckpointFileLink
 from wtb_prefect.domain.identifiers import CheckpointId, thread_id
 from wtb_prefect.domain.outbox import OutboxEvent, OutboxEventType
 from wtb_prefect.errors import FileTrackingError, WTBError
-
-FinishRollback = Callable[[OutboxEvent, Session], None]
 
 
 @dataclass(slots=True)
@@ -28,7 +27,6 @@ class ClaimVerifier:
     """
 
     session: Session
-    finish_rollback: FinishRollback
     deep: bool = False
     _executions: Mapping[str, Execution] = field(default_factory=dict)
     _links: Mapping[str, Sequence[CheckpointFileLink]] = field(default_factory=dict)
@@ -127,7 +125,7 @@ class ClaimVerifier:
 
     def _rollback(self, event: OutboxEvent) -> str | None:
         try:
-            self.finish_rollback(event, self.session)
+            finish_rollback(event, self.session)
         except FileTrackingError as exc:
             return f"execution {event.aggregate_id} is not put back yet: {exc}"
         return None
