@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from controlled import START, STRAIGHT, Place
 from tests.integration.test_events import CASES, MATRIX, bench_in
 from wtb_prefect import TestBench
 from wtb_prefect.application.integrity.check_integrity import check_integrity
+from wtb_prefect.application.integrity.repair import repair_all
 from wtb_prefect.bootstrap.audit import open_audit
 from wtb_prefect.domain.integrity import IntegrityReport, IssueKind, RepairAction, Severity
 from wtb_prefect.domain.project import ProjectLocations
@@ -273,6 +275,37 @@ def test_what_a_dead_process_left_running_is_marked_and_goes_on(place: Place) ->
         assert bench.resume(found.subject).state["log"] == STRAIGHT
 
 
+def test_what_somebody_goes_on_with_meanwhile_is_left_alone(place: Place) -> None:
+    """Repair acts on what was seen a moment ago: a run resumed since is alive, its owner too."""
+    place.hold("c")
+    bodies = place.folder / "bodies.txt"
+    child = place.elsewhere(f"bench.run(initial_state={START!r})")
+    while "c" not in bodies.read_text().split():
+        assert child.poll() is None, child.communicate()
+    child.kill()
+    child.communicate()
+    with place.bench() as bench:
+        issues = list(bench.check_integrity().issues)
+        (run,) = (issue.subject for issue in issues)
+        other = place.elsewhere(f"assert bench.resume({run!r}).state['log'] == {STRAIGHT!r}")
+        while bodies.read_text().split().count("c") < 2:
+            assert other.poll() is None, other.communicate()
+        ahead = replace(
+            issues[0],
+            kind=IssueKind.ORPHAN_CHECKPOINT,
+            action=RepairAction.DELETE_ORPHAN,
+            about={"execution_id": run},
+        )
+        with open_audit(place.project().locations) as stores:
+            left = repair_all([*issues, ahead], stores)
+        assert [issue.repaired for issue in left] == [False, False]
+        assert bench.check_integrity().issues == ()
+        place.let_go()
+        _, err = other.communicate(timeout=60)
+        assert other.returncode == 0, err
+        assert bench.execution(run).status == "completed"
+
+
 def test_a_failed_claim_is_retried_by_repair(copy: Copy) -> None:
     copy.write(
         "UPDATE outbox_events SET status = 'FAILED', attempts = 5, last_error = 'gone' "
@@ -301,6 +334,10 @@ def test_a_cell_whose_answer_is_gone_is_asked_again(place: Place) -> None:
         assert {cell.status for cell in again.cells} == {"completed"}
         assert again.node_executions == 0
         assert bench.check_integrity(deep=True).issues == ()
+        # It is asked only for as long as that answer is gone.
+        with open_audit(place.project().locations) as stores:
+            assert [issue.repaired for issue in repair_all([found], stores)] == [False]
+        assert bench.check_integrity().issues == ()
 
 
 def test_the_report_says_what_to_do(copy: Copy) -> None:

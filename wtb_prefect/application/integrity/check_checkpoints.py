@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from wtb_prefect.application.integrity.check_ledger import How, issue
 from wtb_prefect.application.integrity.ledger_view import LedgerView
@@ -24,6 +25,9 @@ def check_checkpoints(
     """What the ledger names has to be there; what it does not name is left over."""
     threads = {thread_id(known): execution for known, execution in view.executions.items()}
     parents = store.parents(list(threads))
+    there: dict[str, list[CheckpointId]] = defaultdict(list)
+    for thread, checkpoint_id in parents:
+        there[thread].append(checkpoint_id)
     for execution in view.executions.values():
         if not execution.is_pruned:
             yield from _recorded(execution, view, parents)
@@ -31,7 +35,7 @@ def check_checkpoints(
         if deep and not execution.is_pruned:
             yield from _read_back(execution, view, store, parents)
         if not view.is_live(execution):
-            yield from _ahead(execution, parents)
+            yield from _ahead(execution, there[thread_id(execution.execution_id)])
     for thread in store.threads():
         if thread.startswith(thread_id("")) and thread not in threads:
             detail = "a thread of no execution"
@@ -95,13 +99,13 @@ def _read_back(
             yield issue(IssueKind.DAMAGED_CHECKPOINT, link.checkpoint_id, str(exc))
 
 
-def _ahead(execution: Execution, parents: Parents) -> Iterator[IntegrityIssue]:
+def _ahead(execution: Execution, there: Sequence[CheckpointId]) -> Iterator[IntegrityIssue]:
     """A crash leaves the store ahead of the ledger; going on takes that back, too."""
-    thread = thread_id(execution.execution_id)
-    newer = [c for t, c in parents if t == thread and execution.head and c > execution.head]
+    newer = [known for known in there if execution.head and known > execution.head]
     if newer:
         detail = f"{len(newer)} checkpoints are newer than where the execution stands"
         about = {"execution_id": execution.execution_id}
+        thread = thread_id(execution.execution_id)
         yield issue(IssueKind.ORPHAN_CHECKPOINT, thread, detail, DELETE, about)
 
 

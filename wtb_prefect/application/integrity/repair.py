@@ -68,20 +68,27 @@ def _mark_crashed(issue: IntegrityIssue, stores: AuditStores) -> bool:
             if batch.owner and is_at_work(batch.owner, batch_id, stores.is_alive):
                 return False
             uow.batch_tests.finish(batch_id, BatchStatus.INTERRUPTED, 0, stores.clock.now())
-        else:
-            _mark_execution(uow, issue.about["execution_id"], stores)
+        elif not _mark_execution(uow, issue.about["execution_id"], stores):
+            return False
         uow.commit()
     return True
 
 
-def _mark_execution(uow: UnitOfWork, execution_id: str, stores: AuditStores) -> None:
+def _mark_execution(uow: UnitOfWork, execution_id: str, stores: AuditStores) -> bool:
     found = uow.executions.get(execution_id)
     if found is None or found.status is not ExecutionStatus.RUNNING:
-        return
+        return False
     control = uow.execution_controls.get(execution_id)
+    batch = None if found.batch_id is None else uow.batch_tests.get(found.batch_id)
+    # Somebody may have gone on with it since it was looked at.
+    if control and control.owner and is_at_work(control.owner, execution_id, stores.is_alive):
+        return False
+    if batch and batch.owner and is_at_work(batch.owner, batch.batch_id, stores.is_alive):
+        return False
     if control is not None:
         uow.execution_controls.save(replace(control, owner=None, asked=None))
     uow.executions.save(replace(found, status=ExecutionStatus.CRASHED))
+    return True
 
 
 def _retry_claim(issue: IntegrityIssue, stores: AuditStores) -> bool:
@@ -94,7 +101,10 @@ def _retry_claim(issue: IntegrityIssue, stores: AuditStores) -> bool:
 def _ask_again(issue: IntegrityIssue, stores: AuditStores) -> bool:
     """The cell has no answer that can be shown: the next run of its batch makes one."""
     with stores.open_uow(write=True) as uow:
-        uow.cells.resolve([issue.about["cell_id"]], None, ExecutionStatus.PENDING, None)
+        cell = uow.cells.get(issue.about["cell_id"])
+        if cell is None or cell.execution_id != issue.subject:
+            return False
+        uow.cells.resolve([cell.cell_id], None, ExecutionStatus.PENDING, None)
         uow.commit()
     return True
 
@@ -102,11 +112,12 @@ def _ask_again(issue: IntegrityIssue, stores: AuditStores) -> bool:
 def _follow_execution(issue: IntegrityIssue, stores: AuditStores) -> bool:
     """The cell says what its execution says."""
     with stores.open_uow(write=True) as uow:
+        cell = uow.cells.get(issue.about["cell_id"])
         found = uow.executions.get(issue.subject)
-        if found is None:
+        if cell is None or found is None or cell.execution_id != found.execution_id:
             return False
-        ids, reason = [issue.about["cell_id"]], found.unshared_reason
-        uow.cells.resolve(ids, found.execution_id, found.status, reason)
+        reason = found.unshared_reason
+        uow.cells.resolve([cell.cell_id], found.execution_id, found.status, reason)
         uow.commit()
     return True
 
@@ -139,8 +150,8 @@ def _put_back(execution_id: str, stores: AuditStores) -> bool:
         links = uow.checkpoint_files.list(execution_id)
         line = uow.executions.lineage(execution_id)
         visits = uow.node_boundaries.list_many([one.execution_id for one in line])
-    if found is None or found.head is None:
-        return False
+    if found is None or found.head is None or found.status is ExecutionStatus.RUNNING:
+        return False  # a running one is ahead of the ledger for a moment after every super-step
     heads = subgraph_heads(links)
     points = {found.head, *heads.all.values()}
     kept = {
