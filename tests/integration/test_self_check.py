@@ -16,6 +16,7 @@ from langgraph.graph.message import add_messages
 from wtb_prefect import TestBench, WorkflowProject, current_workspace
 from wtb_prefect.application.read_results import read_report
 from wtb_prefect.application.read_self_check import self_check_lines
+from wtb_prefect.domain.outbox import AuditEntry
 from wtb_prefect.errors import InvalidInputError
 
 CASES = [{"id": name, "state": {"log": []}} for name in "xyz"]
@@ -75,6 +76,19 @@ def test_equal_cells_are_equal_message_ids_aside(open_bench: Callable[..., TestB
     assert found == {"checked": 5, "equal": 5, "differences": []}
     assert self_check_lines(found) == ["self-check: 5 of 5 cells equal when run alone"]
     assert len(scored) == 9  # the cells that were run again are not scored
+
+
+def test_is_found_behind_any_number_of_entries(open_bench: Callable[..., TestBench]) -> None:
+    """A batch of many combinations tells of each in the audit log, before it is checked."""
+    bench = open_bench(steady)
+    entry = AuditEntry(
+        at=bench.session.clock.now(), actor="test", action="other", subject="big", details={}
+    )
+    with bench.session.open_uow(write=True) as uow:
+        for _ in range(1001):
+            uow.audit_log.append(entry)
+        uow.commit()
+    assert check(bench, 1, batch_id="big")["checked"] == 1
 
 
 def test_the_batch_is_what_it_was(open_bench: Callable[..., TestBench]) -> None:

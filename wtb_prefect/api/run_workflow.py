@@ -26,6 +26,7 @@ from wtb_prefect.bootstrap.session import open_session
 from wtb_prefect.domain.events import ExecutionResumed
 from wtb_prefect.domain.execution import Execution, ExecutionStatus
 from wtb_prefect.domain.identifiers import stable_id, thread_id
+from wtb_prefect.domain.interfaces.outbox_repository import EVERYTHING
 from wtb_prefect.domain.interfaces.workflow_engine import Standing
 from wtb_prefect.domain.project import ProjectLocations
 from wtb_prefect.errors import InvalidInputError
@@ -130,7 +131,7 @@ def _ask(held: Execution, session: Session, by: Controller) -> Execution:
     standing = standing_of(held, session)
     get_run_logger().info("%s", _words(held, standing))
     with session.open_uow() as uow:
-        lines = uow.audit_log.list(held.execution_id)
+        lines = uow.audit_log.list(held.execution_id, limit=EVERYTHING)
     resumed = sum(line.action == ExecutionResumed.name for line in lines)
     refused = ""
     for attempt in count():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wtb_prefect.domain.interfaces.outbox_repository import EVERYTHING
 from wtb_prefect.domain.interfaces.unit_of_work import UnitOfWork
 
 SELF_CHECKED = "batch.self_check"
@@ -13,7 +14,7 @@ SELF_CHECKED = "batch.self_check"
 
 def last_self_check(uow: UnitOfWork, batch_id: str) -> Mapping[str, Any] | None:
     """What the last self-check of a batch found: `checked`, `equal` and `differences`."""
-    entries = [e for e in uow.audit_log.list(batch_id) if e.action == SELF_CHECKED]
+    entries = [e for e in uow.audit_log.list(batch_id, EVERYTHING) if e.action == SELF_CHECKED]
     return entries[-1].details if entries else None
 
 

@@ -13,11 +13,10 @@ from wtb_prefect.domain.evaluation import EvaluationResult
 from wtb_prefect.domain.execution import Execution
 from wtb_prefect.domain.execution_control import ExecutionControl
 from wtb_prefect.domain.file_processing import CheckpointFileLink, FileCommit
+from wtb_prefect.domain.interfaces.outbox_repository import EVERYTHING
 from wtb_prefect.domain.interfaces.unit_of_work import OpenUnitOfWork, UnitOfWork
 from wtb_prefect.domain.node_boundary import NodeBoundary
 from wtb_prefect.domain.outbox import OutboxEvent
-
-EVERYTHING = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from wtb_prefect.domain.outbox import AuditEntry, OutboxEvent, OutboxMetrics, OutboxStatus
 
+EVERYTHING = 10**9
+"""As the limit of a list: all there is."""
+
 
 class OutboxReader(Protocol):
     def list(self, status: OutboxStatus | None = None, limit: int = 1000) -> list[OutboxEvent]:
