@@ -268,7 +268,7 @@ def test_sweeping_takes_no_start_from_whoever_is_about_to_use_it(
     done = threading.Event()
 
     def sweep() -> None:
-        while not done.is_set():
+        while not done.wait(0.001):  # without a pause the others once waited for the lock for 165 s
             workspaces.sweep()
 
     def make(number: int) -> None:

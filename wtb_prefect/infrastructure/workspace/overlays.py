@@ -39,8 +39,8 @@ class Overlays:
     changed once it has its name, and `layers/<workspace>/<token>` with what one has changed.
 
     A layer names its start in the file `start`, and is written before anything is mounted: a start
-    that no layer names is used by nobody. Whoever writes a layer and whoever removes starts lock
-    each other out.
+    that no layer names is used by nobody. Whoever writes or removes a layer and whoever looks for
+    starts to remove lock each other out.
     """
 
     def __init__(self, folder: Path, tracker: FileTracker) -> None:
@@ -70,7 +70,8 @@ class Overlays:
             mount_overlay(self._starts / key, layer / "upper", layer / "work", folder)
         except OSError as exc:
             if layer.exists():
-                delete(layer)
+                with self._lock.shared():
+                    delete(layer)
             if not was_there and folder.is_dir():
                 folder.rmdir()
             raise FileTrackingError(f"cannot mount the workspace {str(folder)!r}: {exc}") from exc
@@ -83,7 +84,8 @@ class Overlays:
                 unmount(folder)
             layers = self._layers / folder.name
             if layers.exists():
-                self._put_aside(layers)
+                with self._lock.shared():
+                    self._put_aside(layers)
         except OSError as exc:
             raise FileTrackingError(f"cannot unmount {str(folder)!r}: {exc}") from exc
 
