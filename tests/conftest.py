@@ -1,13 +1,16 @@
-"""Servers of the tests' own: Prefect and Ray for a module, 10 s to start each; PostgreSQL once."""
+"""Servers of the tests' own: Prefect and Ray for a module, 10 s to start each; PostgreSQL and an
+object store once."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.object_store import BUCKET, ObjectStore, object_store
 from tests.postgres_server import PostgresServer, binaries, postgres_server
 
 # Prefect takes seconds to import: only tests that start it pay for that.
@@ -37,6 +40,24 @@ def new_postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A database without any tables."""
     with postgres.new_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def running_object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An S3 server, started by the first test that wants one."""
+    with object_store(tmp_path_factory.mktemp("object-store")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3_url(running_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place of its own in it, for this process and those it starts."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # one of another test may know another server
+    for name, value in running_object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4()}"
 
 
 @pytest.fixture(scope="module")

@@ -193,6 +193,14 @@ class TestFsspecBlobStoreOnFiles(BlobStoreContract):
         return FsspecBlobStore(f"file://{tmp_path}/bucket")
 
 
+class TestFsspecBlobStoreOnS3(BlobStoreContract):
+    """A server in another process, with another clock for all we know."""
+
+    @pytest.fixture
+    def store(self, s3_url: str) -> BlobStore:
+        return FsspecBlobStore(s3_url)
+
+
 class TestFsspecBlobStoreWithWholePuts(BlobStoreContract):
     """As on an object store: nothing is written beside its place."""
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from line_project import CASES, MATRIX, project, run
+from s3fs import S3FileSystem
 
+from tests.object_store import BUCKET, object_store
 from wtb_prefect import TestBench
 from wtb_prefect.application.delete_batch import delete_batch
 from wtb_prefect.bootstrap.blobs import open_blobs
@@ -30,8 +32,15 @@ def url() -> str:
     return f"memory://{uuid.uuid4()}/prefix"
 
 
-def test_a_project_keeps_its_contents_there(tmp_path: Path, url: str) -> None:
+@pytest.fixture(params=["memory", "s3"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue("url" if request.param == "memory" else "s3_url")
+    return found
+
+
+def test_a_project_keeps_its_contents_there(tmp_path: Path, any_url: str) -> None:
     """Run, read back, extended, deleted, collected: in two steps, without locks over there."""
+    url = any_url
     cases = [{**case, "files": {"own.txt": f"of {case['id']}"}} for case in CASES]
     with TestBench(project(tmp_path, blob_url=url)) as bench:
         first = run(bench, cases=cases[:2], batch_id="b")
@@ -49,6 +58,34 @@ def test_a_project_keeps_its_contents_there(tmp_path: Path, url: str) -> None:
         said = bench.collect_garbage(grace=0, dry_run=True).blobs
         assert [bench.collect_garbage(grace=0).blobs for _ in range(3)] == [said, said, 0]
         assert run(bench, cases=cases[:2], batch_id="b").node_executions == first.node_executions
+
+
+def test_an_object_store_that_dies_and_comes_back_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch ends with one line that names it; then every content is reported as missing, and the
+    batch runs again."""
+    with object_store(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        S3FileSystem.clear_instance_cache()  # which remembers the server of the other tests
+        url = f"s3://{BUCKET}/prefix"
+        with TestBench(project(tmp_path, blob_url=url)) as bench:
+            done = run(bench, cases=CASES[:1], batch_id="b")
+            contents = {
+                memento.blob_id
+                for cell in done.cells
+                for memento in bench.files(str(cell.execution_id)).values()
+            }
+            server.stop()
+            with pytest.raises(FileTrackingError, match=f"(?s)at '{url}': [^\\n]*endpoint"):
+                bench.batch(matrix=MATRIX, cases=CASES[1:2], runner="inline", batch_id="c")
+            server.start()
+            report = bench.check_integrity()
+            assert contents <= {issue.subject for issue in report.issues}
+            assert not report.healthy
+            assert run(bench, cases=CASES[1:2], batch_id="c").status == "completed"
 
 
 @pytest.mark.parametrize("place", ["memory", "file"])
