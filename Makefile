@@ -40,8 +40,10 @@ fuzz: setup
 		tests/integration/test_fork_tree_property.py
 
 # A fault at every system call of six operations, and all else that can be planted: needs strace.
+# And 20 batches under a PostgreSQL that is stopped again and again.
 test-crash: setup
-	WTB_CRASH=all $(BIN)/python -m pytest tests/crash --timeout 3600
+	WTB_CRASH=all $(BIN)/python -m pytest tests/crash tests/integration/test_postgres_restarts.py \
+		--timeout 3600
 
 # kill -9 of the driver at 30 random moments of the demo, then the same command.
 bench-kill: setup

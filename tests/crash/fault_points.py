@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,10 @@ KINDS = {
     "kill": "signal=SIGKILL",
     "full disk": "error=ENOSPC",
     "broken disk": "error=EIO",
+    "no descriptors": "error=EMFILE",
 }
+OPENS = "no descriptors"
+"""The kind of fault that only opening a file can meet, also one that is only read."""
 WHOLE = os.environ.get("WTB_CRASH") == "all"
 _LINE = re.compile(r"\s*(\d+) +(\w+)\((.*)")
 
@@ -67,32 +70,36 @@ class Tally:
 TALLY = Tally()
 
 
-def points_of(warm: Warm, name: str, mutant: str | None = None) -> list[Point]:
-    """Every point of an operation, found by doing it once."""
+def points_of(warm: Warm, name: str, mutant: str | None = None, kind: str = "kill") -> list[Point]:
+    """Every point of an operation at which a kind of fault can be, found by doing it once."""
     warm.put_back(name)
     ended, log = warm.under_strace("run", name, options=TRACE, mutant=mutant)
     assert ended == 0, warm.error()
-    return list(_points(log, warm.folder))
+    touches = _opens if kind == OPENS else _changes
+    return list(_points(log, warm.folder, touches))
 
 
-def _points(log: str, folder: Path) -> Any:
+def _points(log: str, folder: Path, touches: Callable[[str, str], bool]) -> Iterator[Point]:
     count: Counter[str] = Counter()
     for line in log.splitlines():
         if (found := _LINE.match(line)) is None:
             continue
         _, call, text = found.groups()
         count[call] += 1
-        if _touches(call, text, folder):
+        if touches(call, text) and (f"{folder}/out" in text or f"{folder}/w.db" in text):
             yield Point(call, count[call], text.replace(f"{folder}/", ""))
 
 
-def _touches(call: str, text: str, folder: Path) -> bool:
-    """Whether it changes one of the stores; opening a file to read it changes nothing."""
+def _changes(call: str, text: str) -> bool:
+    """Opening a file to read it changes nothing."""
     if call == "openat" and "O_CREAT" not in text and "O_TRUNC" not in text:
         return False
-    if call == "pwrite64" and "-shm>" in text:
-        return False  # shared memory, made anew by whoever opens the ledger next
-    return f"{folder}/out" in text or f"{folder}/w.db" in text
+    # Shared memory is made anew by whoever opens the ledger next.
+    return not (call == "pwrite64" and "-shm>" in text)
+
+
+def _opens(call: str, text: str) -> bool:
+    return call == "openat"
 
 
 def spread(found: Sequence[T], count: int) -> list[T]:

@@ -233,3 +233,23 @@ def test_a_removed_blob_is_not_taken_for_durable(
             pool.submit(store.flush).result()
     with pytest.raises(FileTrackingError, match="was lost"):
         store.flush()
+
+
+def test_calls_that_take_only_a_part_lose_nothing(
+    store: LocalBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write or a read may stop short of what was asked for, and say so."""
+    real_write, real_read = os.write, os.read
+    monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, data[: len(data) // 2 + 1]))
+    monkeypatch.setattr(os, "read", lambda fd, count: real_read(fd, count // 2 + 1))
+    write(tmp_path / "w", SMALL_COMMIT)
+    (tmp_path / "copy").mkdir()
+    for name, data in SMALL_COMMIT.items():
+        blob, size = store.put_file(tmp_path / "w" / name)
+        assert (blob, size) == (hashlib.sha256(data).hexdigest(), len(data))
+        assert store.put_bytes(data) == blob
+        store.flush()
+        assert store.read(blob) == data
+        store.copy_to(blob, tmp_path / "copy" / name.replace("/", "-"))
+        assert (tmp_path / "copy" / name.replace("/", "-")).read_bytes() == data
+    assert_every_blob_is_whole(tmp_path)
