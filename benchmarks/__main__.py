@@ -27,6 +27,7 @@ MEASURES: tuple[Callable[[Path, bool], list[Figure]], ...] = (
     measures.fork_cost,
     control.going_back,
     outbox.verification,
+    outbox.verification_on_postgres,
     file_operations.first_commit,
     file_operations.later_commits,
     file_operations.fork_and_restore,

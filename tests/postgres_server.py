@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 USER = "wtb"
@@ -49,8 +49,9 @@ def binaries() -> Path | None:
 class PostgresServer:
     """A server in a temporary folder, on a free port of this machine."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> None:
         self._programs = programs
+        self._settings = settings
         self.data = folder / "data"
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts it, and waits until it answers."""
-        options = [f"--{setting}" for setting in SETTINGS]
+        options = [f"--{setting}" for setting in self._settings]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 _as_nobody_special(
@@ -157,14 +158,14 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server(programs: Path) -> Iterator[PostgresServer]:
+def postgres_server(programs: Path, settings: Sequence[str] = SETTINGS) -> Iterator[PostgresServer]:
     """A running server with its template."""
     # Not below pytest's folder, which nobody but its owner may enter.
     with tempfile.TemporaryDirectory(prefix="wtb-postgres-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if os.geteuid() == 0:
             shutil.chown(folder, *_unprivileged())
-        server = PostgresServer(programs, folder)
+        server = PostgresServer(programs, folder, settings)
         try:
             server.create()
             server.start()
