@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,35 @@ def test_ray_gives_what_inline_gives_and_shares_as_much(bench: TestBench) -> Non
     assert again.node_executions == 0
 
 
+def test_ray_and_prefect_with_postgres_in_the_place_of_files(
+    server: PrefectServer, ray: Any, folder: Path, postgres_url: str
+) -> None:
+    """Workers write to one database from processes of their own, one of which is killed."""
+    text = PROJECT.replace('db_path=HERE / "wtb.db"', f"database_url={postgres_url!r}")
+    (folder / "ray_postgres_project.py").write_text(text.replace('"out"', '"postgres"'))
+    import ray_postgres_project  # type: ignore[import-not-found]  # just written
+
+    some = {"n4": ["original", "b"], "n5": ["original", "b"]}
+    with (
+        temporary_settings({PREFECT_API_URL: server.url}),
+        TestBench(ray_postgres_project.project) as bench,
+    ):
+        on_ray = bench.batch(MATRIX, cases("x", "y"), runner="ray", batch_id="pg-on-ray")
+        inline = bench.batch(MATRIX, cases("x", "y"), runner="inline", batch_id="pg-inline")
+        assert on_ray.node_executions == inline.node_executions == 2 * 42
+        assert answers(bench, on_ray) == answers(bench, inline)
+        killed = bench.batch(some, cases("killer", "z"), runner="ray", batch_id="pg-killed")
+        ends = [cell.status for cell in killed.cells]
+        assert (ends.count("completed"), ends.count("crashed")) == (7, 1)
+        bench.verify_outbox()
+        with bench.session.open_uow() as uow:
+            claims = uow.outbox.metrics(datetime.now(UTC))
+        assert (claims.pending, claims.failed) == (0, 0)
+        assert bench.check_integrity(deep=True).issues == ()
+    assert task_states(server, "pg-on-ray") == {"Completed"}
+    assert not list(folder.rglob("*postgres*/**/*.db"))
+
+
 def test_prefect_shows_the_batch(bench: TestBench, server: PrefectServer) -> None:
     """Few task runs, all ended; a summary and a progress artifact; events with our ids."""
     bench.batch(MATRIX, cases("p", "q"), runner="ray", batch_id="shown")
@@ -261,6 +291,7 @@ def test_a_killed_worker_costs_its_cell_and_no_other(
     row = next(row for row in result.table() if row.combination == "n4=b,n5=b")
     assert (row.crashed, row.completed, row.failed) == (1, 49, 0)
     assert task_states(server, "killed") == {"Completed", "Crashed"}
+    assert bench.check_integrity().issues == ()
 
 
 def test_a_node_that_hangs_costs_its_cell_and_its_worker(

@@ -441,6 +441,7 @@ def test_ctrl_c_keeps_what_ran_and_a_second_terminal_is_refused(tmp_path: Path) 
     assert "Traceback" not in stderr
     (batch,) = shell.json("list", "project.py:project")
     assert (batch["status"], batch["owner_alive"]) == ("interrupted", None)
+    shell.wtb("check", "project.py:project")  # nothing says that it still runs
     document = shell.json(*args, status=1)
     assert document["node_executions"] == 12
     assert document["run_now"] == 11

@@ -656,6 +656,18 @@ class TestRoots:
         assert [execution.execution_id for execution in found] == ["e", "e2"]
         assert read(filled, lambda uow: uow.executions.list_by_root("none")) == []
 
+    def test_list_those_of_a_batch_that_say_running(self, filled: OpenUnitOfWork) -> None:
+        running = [
+            replace(make.execution(name, batch_id="b"), status=ExecutionStatus.RUNNING)
+            for name in ("r2", "r1")
+        ]
+        elsewhere = replace(running[0], execution_id="r3", batch_id=None)
+        for one in (*running, elsewhere):
+            change(filled, lambda uow, one=one: uow.executions.add(one))
+        found = read(filled, lambda uow: uow.executions.list_running("b"))
+        assert found == running[::-1]
+        assert read(filled, lambda uow: uow.executions.list_running("unknown")) == []
+
     def test_whether_there_is_an_earlier_one(self, filled: OpenUnitOfWork) -> None:
         rootless = replace(make.execution("e0", seconds=-9), root_key=None)
         change(filled, lambda uow: uow.executions.add(rootless))

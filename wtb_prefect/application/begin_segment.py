@@ -161,9 +161,9 @@ def rewound(known: Execution, session: Session, answered: frozenset[str] = froze
         thread_id(known.execution_id), known.head, pending | answered, heads.all
     )
     going_on = replace(known, status=ExecutionStatus.RUNNING, error=None, finished_at=None)
-    if known.status is ExecutionStatus.FAILED:
+    if known.status is not ExecutionStatus.RUNNING:
         with session.open_uow(write=True) as uow:
-            uow.executions.save(going_on)  # killed from now on, it is not a failed one again
+            uow.executions.save(going_on)  # killed from now on, it has not failed again
             uow.commit()
     return Begin(
         execution=going_on,

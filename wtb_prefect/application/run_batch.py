@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from math import ceil
 
 from wtb_prefect.application.at_work import begin_work
@@ -33,8 +34,9 @@ from wtb_prefect.domain.events import (
     BatchInterrupted,
     BatchStarted,
     files_committed,
+    stopped,
 )
-from wtb_prefect.domain.execution import ExecutionStatus
+from wtb_prefect.domain.execution import ExecutionKind, ExecutionStatus
 from wtb_prefect.domain.file_processing import FileCommit
 from wtb_prefect.domain.identifiers import stable_id
 from wtb_prefect.domain.interfaces.segment_runner import (
@@ -262,6 +264,7 @@ def close_batch(
     now = session.clock.now()
     with session.open_uow(write=True) as uow:
         final = status or _status(uow, plan)
+        _leave_executions(uow, plan.batch_id, final, reason, now)
         uow.batch_tests.finish(plan.batch_id, final, node_executions, now)
         ended = _ENDED[status](
             at=now,
@@ -275,6 +278,19 @@ def close_batch(
         uow.record(ended, ACTOR)
         uow.commit()
     return final
+
+
+def _leave_executions(
+    uow: UnitOfWork, batch_id: str, final: BatchStatus, reason: str | None, now: datetime
+) -> None:
+    """Nobody runs them now: those of a worker that was lost, or of a batch that ended early."""
+    asked_for = final in (BatchStatus.INTERRUPTED, BatchStatus.CANCELLED)
+    status = ExecutionStatus.PAUSED if asked_for else ExecutionStatus.CRASHED
+    for execution in uow.executions.list_running(batch_id):
+        if execution.kind is not ExecutionKind.RUN:
+            left = replace(execution, status=status)
+            uow.executions.save(left)
+            uow.record(stopped(left, now, reason or "its worker was lost"), ACTOR)
 
 
 @dataclass(slots=True)

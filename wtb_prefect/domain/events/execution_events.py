@@ -89,7 +89,8 @@ class ExecutionStopped(ExecutionEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPaused(ExecutionStopped):
-    """At a breakpoint, a question, after a step, because it was asked to, or rolled back."""
+    """At a breakpoint, a question, after a step, rolled back, or because it or its batch was asked
+    to."""
 
     name = "execution.paused"
 

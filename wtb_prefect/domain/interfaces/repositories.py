@@ -154,6 +154,10 @@ class ExecutionReader(Protocol):
         """By creation time, then id."""
         ...
 
+    def list_running(self, batch_id: str) -> builtins.list[Execution]:
+        """Those of a batch that say running, by creation time, then id."""
+        ...
+
     def list_by_root(self, root_key: str) -> builtins.list[Execution]:
         """Those of one case and repeat with the same graph, case and files, by creation time."""
         ...

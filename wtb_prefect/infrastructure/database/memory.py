@@ -278,6 +278,10 @@ class MemoryExecutions(MemoryRepository):
         found = self._session.where(tables.executions, order=order, **wanted)
         return [rows.execution_of(row) for row in found]
 
+    def list_running(self, batch_id: str) -> builtins.list[Execution]:
+        found = self.list(batch_id=batch_id)
+        return [one for one in found if one.status is ExecutionStatus.RUNNING]
+
     def list_by_root(self, root_key: str) -> builtins.list[Execution]:
         order = ("created_at", "execution_id")
         found = self._session.where(tables.executions, order=order, root_key=root_key)

@@ -40,6 +40,7 @@ _LIST = _SELECT.order_by(_e.created_at, _e.execution_id)
 _BY_ROOT = _LIST.where(_e.root_key == bindparam("root_key"))
 _CHILDREN = _LIST.where(_e.parent_id.in_(bindparam("ids", expanding=True)))
 _IN_BATCH = _e.batch_id == bindparam("batch_id")
+_RUNNING = _LIST.where(_IN_BATCH, _e.status == ExecutionStatus.RUNNING.value)
 _IN_WORKFLOW = _e.workflow_id == bindparam("workflow_id")
 
 _ANY_BEFORE = (
@@ -115,6 +116,9 @@ class SqlExecutions:
         if workflow_id is not None:
             query, values["workflow_id"] = query.where(_IN_WORKFLOW), workflow_id
         return [execution_of(row) for row in self._session.fetch(query, values)]
+
+    def list_running(self, batch_id: str) -> builtins.list[Execution]:
+        return [execution_of(row) for row in self._session.fetch(_RUNNING, {"batch_id": batch_id})]
 
     def list_by_root(self, root_key: str) -> builtins.list[Execution]:
         return [execution_of(row) for row in self._session.fetch(_BY_ROOT, {"root_key": root_key})]
