@@ -656,6 +656,17 @@ class TestRoots:
         assert [execution.execution_id for execution in found] == ["e", "e2"]
         assert read(filled, lambda uow: uow.executions.list_by_root("none")) == []
 
+    def test_leave_only_what_says_running(self, filled: OpenUnitOfWork) -> None:
+        running = replace(make.execution("r"), status=ExecutionStatus.RUNNING)
+        change(filled, lambda uow: uow.executions.add(running))
+        for name, left in (("r", True), ("r", False), ("e", False), ("unknown", False)):
+            with filled(write=True) as uow:
+                assert uow.executions.leave(name, ExecutionStatus.PAUSED) is left
+                uow.commit()
+        found = read(filled, lambda uow: uow.executions.get_many(["r", "e"]))
+        assert found["r"] == replace(running, status=ExecutionStatus.PAUSED)
+        assert found["e"].status is ExecutionStatus.FAILED
+
     def test_list_those_of_a_batch_that_say_running(self, filled: OpenUnitOfWork) -> None:
         running = [
             replace(make.execution(name, batch_id="b"), status=ExecutionStatus.RUNNING)

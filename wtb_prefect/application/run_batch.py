@@ -287,9 +287,11 @@ def _leave_executions(
     asked_for = final in (BatchStatus.INTERRUPTED, BatchStatus.CANCELLED)
     status = ExecutionStatus.PAUSED if asked_for else ExecutionStatus.CRASHED
     for execution in uow.executions.list_running(batch_id):
-        if execution.kind is not ExecutionKind.RUN:
+        # A worker that is being killed may write to it yet: only the status is set.
+        if execution.kind is not ExecutionKind.RUN and uow.executions.leave(
+            execution.execution_id, status
+        ):
             left = replace(execution, status=status)
-            uow.executions.save(left)
             uow.record(stopped(left, now, reason or "its worker was lost"), ACTOR)
 
 

@@ -347,6 +347,13 @@ class MemoryExecutions(MemoryRepository):
         if not self._session.update(tables.executions, (execution_id,), status=status.value):
             raise LedgerError(f"no execution {execution_id!r} to set {status.value}")
 
+    def leave(self, execution_id: str, status: ExecutionStatus) -> bool:
+        found = self.get(execution_id)
+        if found is None or found.status is not ExecutionStatus.RUNNING:
+            return False
+        self.set_status(execution_id, status)
+        return True
+
     def move_children(
         self, parent_id: str, checkpoint_ids: Sequence[str], new_parent_id: str
     ) -> None:

@@ -69,6 +69,11 @@ _ADVANCE = fixed(
 _SET_STATUS = fixed(
     set_columns(update(tables.executions), "status").where(_e.execution_id == value())
 )
+_LEAVE = fixed(
+    set_columns(update(tables.executions), "status").where(
+        _e.execution_id == value(), _e.status == value()
+    )
+)
 _SET_ANSWERS = fixed(
     set_columns(update(tables.executions), "answers").where(_e.execution_id == value())
 )
@@ -172,6 +177,10 @@ class SqlExecutions:
     def set_status(self, execution_id: str, status: ExecutionStatus) -> None:
         if not self._session.write(_SET_STATUS, (status.value, execution_id)):
             raise LedgerError(f"no execution {execution_id!r} to set {status.value}")
+
+    def leave(self, execution_id: str, status: ExecutionStatus) -> bool:
+        row = (status.value, execution_id, ExecutionStatus.RUNNING.value)
+        return bool(self._session.write(_LEAVE, row))
 
     def move_children(
         self, parent_id: str, checkpoint_ids: Sequence[str], new_parent_id: str
