@@ -3,6 +3,7 @@ object store once."""
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 
 from tests.object_store import BUCKET, ObjectStore, object_store
 from tests.postgres_server import PostgresServer, binaries, postgres_server
+
+# A shell's background job ignores SIGINT, and so would everything that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Prefect takes seconds to import: only tests that start it pay for that.
 if TYPE_CHECKING:
