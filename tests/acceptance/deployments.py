@@ -140,7 +140,12 @@ def deploy(folder: Path, home: Path) -> Iterator[Deployed]:
     (folder / "bench.py").write_text(PROJECT)
     (folder / "cases.jsonl").write_text(CASES)
     with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server(home) as server:
-        environment = {**os.environ, "PREFECT_API_URL": server.url, "PREFECT_HOME": str(home)}
+        environment = {
+            **os.environ,
+            "PREFECT_API_URL": server.url,
+            "PREFECT_HOME": str(home),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",  # it asks for work every 10 s otherwise
+        }
         for command in (
             ["work-pool", "create", "wtb", "--type", "process"],
             ["--no-prompt", "deploy", "--all"],

@@ -14,6 +14,7 @@ from wtb_prefect.domain.batch_test import Owner
 from wtb_prefect.infrastructure.processes import this_process
 
 Purpose = Literal["restoring", "updating", "replaced"]
+_TRIES = 100
 _NAME = re.compile(r"\.(?:restoring|updating|replaced)-(\d+)-(\d+)-[0-9a-f]{16}")
 
 
@@ -21,6 +22,29 @@ def staging_name(purpose: Purpose) -> str:
     """A new hidden name that says which process has chosen it."""
     maker = this_process()
     return f".{purpose}-{maker.pid}-{maker.started:.0f}-{secrets.token_hex(8)}"
+
+
+def make_staging(parent: str, purpose: Purpose) -> str:
+    """An empty folder in `parent` with such a name."""
+    staging = f"{parent}/{staging_name(purpose)}"
+    make_folder(staging)
+    return staging
+
+
+def make_folder(folder: str) -> None:
+    """A new folder in one that another thread may be removing because it is empty.
+
+    Raises `OSError`: it cannot be made, or is there.
+    """
+    for attempt in range(_TRIES):
+        try:
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+            os.mkdir(folder)
+        except (FileNotFoundError, FileExistsError):  # makedirs raises either in that race
+            if attempt == _TRIES - 1:
+                raise
+        else:
+            return
 
 
 def maker_of(name: str) -> Owner | None:

@@ -20,7 +20,7 @@ from wtb_prefect.errors import FileTrackingError
 from wtb_prefect.infrastructure.file_tracking.hash_only import HashOnly
 from wtb_prefect.infrastructure.file_tracking.ignored_files import IgnoredFiles, folders_of
 from wtb_prefect.infrastructure.file_tracking.safe_paths import check_path, checked_folders
-from wtb_prefect.infrastructure.file_tracking.staging import Purpose, staging_name
+from wtb_prefect.infrastructure.file_tracking.staging import make_staging
 from wtb_prefect.infrastructure.file_tracking.swap import HALF_CHANGED, exchange, refuse_collisions
 
 _PERMISSIONS = 0o777
@@ -33,7 +33,6 @@ _MICROSECOND_NS = 1_000
 # Restored files get an mtime this far back, so that the next snapshot trusts their signatures and
 # any write shows, even one in the same tick.
 _SETTLED_NS = 4_000_000_000
-_STAGING_TRIES = 100
 
 
 class _Stores(Protocol):
@@ -76,7 +75,7 @@ class LocalFileTracker:
         folders = checked_folders(files)
         staging = ""
         try:
-            staging = _make_staging(os.path.dirname(os.path.abspath(root)), "restoring")
+            staging = make_staging(os.path.dirname(os.path.abspath(root)), "restoring")
             refuse_collisions(files, staging)
             for folder in folders:
                 os.mkdir(f"{staging}/{folder}")
@@ -145,7 +144,7 @@ class LocalFileTracker:
                 return FileSnapshot(files=dict(files), stats=held.stats, taken_ns=held.taken_ns)
             # Files can be moved within one file system only: in a mount it is inside.
             parent = base if os.path.ismount(base) else os.path.dirname(base)
-            staging = _make_staging(parent, "updating")
+            staging = make_staging(parent, "updating")
             refuse_collisions(files, staging)
             for number, memento in enumerate(wanted):
                 self._write(memento, f"{staging}/{number}")
@@ -422,18 +421,3 @@ def _make_folders(root: str, path: str) -> None:
             os.mkdir(place)
         elif not _is_plain_folder(place):
             raise FileTrackingError(f"{folder!r} is in the way of {path!r}: it is no folder")
-
-
-def _make_staging(parent: str, purpose: Purpose) -> str:
-    """An empty folder in `parent`, which another thread may be removing because it is empty."""
-    staging = f"{parent}/{staging_name(purpose)}"
-    for attempt in range(_STAGING_TRIES):
-        try:
-            os.makedirs(parent, exist_ok=True)
-            os.mkdir(staging)
-        except (FileNotFoundError, FileExistsError):  # makedirs raises either in that race
-            if attempt == _STAGING_TRIES - 1:
-                raise
-        else:
-            break
-    return staging

@@ -20,7 +20,11 @@ from pathlib import Path
 from wtb_prefect.domain.file_processing import FileMemento, FileSnapshot
 from wtb_prefect.domain.interfaces.file_tracking import FileTracker
 from wtb_prefect.errors import FileTrackingError
-from wtb_prefect.infrastructure.file_tracking.staging import staging_folders, staging_name
+from wtb_prefect.infrastructure.file_tracking.staging import (
+    make_folder,
+    staging_folders,
+    staging_name,
+)
 from wtb_prefect.infrastructure.file_tracking.store_lock import StoreLock
 from wtb_prefect.infrastructure.processes import is_alive
 from wtb_prefect.infrastructure.workspace.trees import delete, last_written
@@ -66,7 +70,8 @@ class Overlays:
         was_there = os.path.lexists(folder)
         try:
             snapshot = self._begin(key, start, layer)
-            folder.mkdir(parents=True, exist_ok=True)
+            if not was_there:
+                make_folder(os.fspath(folder))
             mount_overlay(self._starts / key, layer / "upper", layer / "work", folder)
         except OSError as exc:
             if layer.exists():
