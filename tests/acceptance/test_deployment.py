@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -23,6 +24,7 @@ from deployments import (
     wtb,
 )
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as shown
@@ -315,8 +317,7 @@ def test_a_question_is_answered_in_prefects_ui(
             browser.save_screenshot(str(tmp_path / f"suspended-{number}.png"))
             _, field = page.until(lambda d: d.find_elements(By.TAG_NAME, "textarea"))
             field.send_keys(answer)
-            _press(page, "Submit")
-            page.until(shown.invisibility_of_element_located((By.XPATH, _dialog(question))))
+            _submit(browser, question)
         ended = wait_for_end(client, run_id, 90)
     assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
     done = runs(folder, "asks")[0]
@@ -326,6 +327,18 @@ def test_a_question_is_answered_in_prefects_ui(
 
 def _dialog(question: str) -> str:
     return f"//*[contains(., 'Resume Flow Run') and contains(., '{question}')][.//textarea]"
+
+
+def _submit(browser: webdriver.Chrome, question: str) -> None:
+    """Once more if nothing happens: one click of some 40 came while the page was moving, was lost,
+    and the form waited on."""
+    gone = shown.invisibility_of_element_located((By.XPATH, _dialog(question)))
+    for _ in range(2):
+        _press(WebDriverWait(browser, 60), "Submit")
+        with contextlib.suppress(TimeoutException):
+            WebDriverWait(browser, 20).until(gone)
+            return
+    raise AssertionError(f"the form that asks {question!r} does not close")
 
 
 def _press(page: WebDriverWait[webdriver.Chrome], button: str) -> None:
