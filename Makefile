@@ -43,7 +43,7 @@ fuzz: setup
 # And 20 batches under a PostgreSQL that is stopped again and again.
 test-crash: setup
 	WTB_CRASH=all $(BIN)/python -m pytest tests/crash tests/integration/test_postgres_restarts.py \
-		--timeout 3600
+		--timeout 3600 -o faulthandler_timeout=0
 
 # kill -9 of the driver at 30 random moments of the demo, then the same command.
 bench-kill: setup
