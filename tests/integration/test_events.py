@@ -152,6 +152,21 @@ def test_each_kind_is_told_by_a_real_action(
         assert event.name.partition(".")[0].isalpha()
 
 
+@pytest.mark.parametrize("number", [5, 6], ids=["SIGINT", "SIGTERM"])
+def test_what_a_signal_ends_is_told_to_be_paused(
+    number: int, told: Callable[[int], list[DomainEvent]]
+) -> None:
+    """Every execution that began has ended, one way or another."""
+    found = told(number)
+    began = {e.execution_id for e in found if isinstance(e, events.ExecutionStarted)}
+    ended = {e.execution_id: e for e in found if isinstance(e, events.ExecutionStopped)}
+    assert began
+    assert set(ended) == began
+    paused = [e for e in ended.values() if isinstance(e, events.ExecutionPaused)]
+    assert paused
+    assert all(event.why for event in paused)
+
+
 def test_a_batch_tells_its_story(told: Callable[[int], list[DomainEvent]]) -> None:
     batch_id = next(e.batch_id for e in told(0) if isinstance(e, events.BatchStarted))
     first = [e for e in told(0) if getattr(e, "batch_id", None) == batch_id]

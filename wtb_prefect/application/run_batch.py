@@ -264,7 +264,7 @@ def close_batch(
     now = session.clock.now()
     with session.open_uow(write=True) as uow:
         final = status or _status(uow, plan)
-        _leave_executions(uow, plan.batch_id, final, reason, now)
+        _leave_executions(uow, plan.batch_id, status, reason, now)
         uow.batch_tests.finish(plan.batch_id, final, node_executions, now)
         ended = _ENDED[status](
             at=now,
@@ -281,10 +281,10 @@ def close_batch(
 
 
 def _leave_executions(
-    uow: UnitOfWork, batch_id: str, final: BatchStatus, reason: str | None, now: datetime
+    uow: UnitOfWork, batch_id: str, early: BatchStatus | None, reason: str | None, now: datetime
 ) -> None:
     """Nobody runs them now: those of a worker that was lost, or of a batch that ended early."""
-    asked_for = final in (BatchStatus.INTERRUPTED, BatchStatus.CANCELLED)
+    asked_for = early in (BatchStatus.INTERRUPTED, BatchStatus.CANCELLED)
     status = ExecutionStatus.PAUSED if asked_for else ExecutionStatus.CRASHED
     for execution in uow.executions.list_running(batch_id):
         # A worker that is being killed may write to it yet: only the status is set.

@@ -87,8 +87,7 @@ def _mark_execution(uow: UnitOfWork, execution_id: str, stores: AuditStores) -> 
         return False
     if control is not None:
         uow.execution_controls.save(replace(control, owner=None, asked=None))
-    uow.executions.save(replace(found, status=ExecutionStatus.CRASHED))
-    return True
+    return uow.executions.leave(execution_id, ExecutionStatus.CRASHED)
 
 
 def _retry_claim(issue: IntegrityIssue, stores: AuditStores) -> bool:
