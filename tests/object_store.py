@@ -58,11 +58,6 @@ class ObjectStore:
             self._process.wait(timeout=30)
             self._process = None
 
-    def pause(self, signal_number: int) -> None:
-        """SIGSTOP: it does not answer any more. SIGCONT: it does again."""
-        assert self._process is not None
-        self._process.send_signal(signal_number)
-
     def _listens(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
             return True

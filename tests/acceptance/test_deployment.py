@@ -317,7 +317,7 @@ def test_a_question_is_answered_in_prefects_ui(
             browser.save_screenshot(str(tmp_path / f"suspended-{number}.png"))
             _, field = page.until(lambda d: d.find_elements(By.TAG_NAME, "textarea"))
             field.send_keys(answer)
-            _submit(browser, question)
+            _submit(browser, question, tmp_path)
         ended = wait_for_end(client, run_id, 90)
     assert ended["state_type"] == "COMPLETED", (folder / "worker.log").read_text()[-3000:]
     done = runs(folder, "asks")[0]
@@ -329,15 +329,16 @@ def _dialog(question: str) -> str:
     return f"//*[contains(., 'Resume Flow Run') and contains(., '{question}')][.//textarea]"
 
 
-def _submit(browser: webdriver.Chrome, question: str) -> None:
-    """Once more if nothing happens: one click of some 40 came while the page was moving, was lost,
-    and the form waited on."""
+def _submit(browser: webdriver.Chrome, question: str, pictures: Path) -> None:
+    """Once more if nothing happens: one time the form stayed, and the run was not resumed. Why is
+    not known; the picture shows what the page says if it does so again."""
     gone = shown.invisibility_of_element_located((By.XPATH, _dialog(question)))
     for _ in range(2):
         _press(WebDriverWait(browser, 60), "Submit")
         with contextlib.suppress(TimeoutException):
             WebDriverWait(browser, 20).until(gone)
             return
+        browser.save_screenshot(str(pictures / "not-submitted.png"))
     raise AssertionError(f"the form that asks {question!r} does not close")
 
 

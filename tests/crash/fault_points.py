@@ -70,12 +70,13 @@ class Tally:
 TALLY = Tally()
 
 
-def points_of(warm: Warm, name: str, mutant: str | None = None, kind: str = "kill") -> list[Point]:
-    """Every point of an operation at which a kind of fault can be, found by doing it once."""
+def points_of(warm: Warm, name: str, mutant: str | None = None, opens: bool = False) -> list[Point]:
+    """Every call of an operation that changes a store, or every one that opens a file of it, found
+    by doing it once."""
     warm.put_back(name)
     ended, log = warm.under_strace("run", name, options=TRACE, mutant=mutant)
     assert ended == 0, warm.error()
-    touches = _opens if kind == OPENS else _changes
+    touches = _opens if opens else _changes
     return list(_points(log, warm.folder, touches))
 
 

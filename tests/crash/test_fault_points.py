@@ -26,7 +26,7 @@ SAMPLE = {"kill": 14, "full disk": 7, "broken disk": 7, "no descriptors": 4}
 def undisturbed(warm: Warm, name: str, opens: bool) -> tuple[object, list[Point]]:
     warm.put_back(name)
     expected = warm.do("undisturbed", name)
-    return expected, points_of(warm, name, kind=OPENS if opens else "kill")
+    return expected, points_of(warm, name, opens=opens)
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ def undisturbed(warm: Warm, name: str, opens: bool) -> tuple[object, list[Point]
 @pytest.mark.parametrize("name", OPERATION_NAMES)
 def test_a_fault_anywhere_breaks_no_promise(warm: Warm, name: str, kind: str) -> None:
     expected, points = undisturbed(warm, name, kind == OPENS)
-    assert len(points) >= (10 if kind == OPENS else 20)
+    assert len(points) > (9 if kind == OPENS else 20)
     began = time.monotonic()
     found = []
     chosen = spread(points, SAMPLE[kind])
